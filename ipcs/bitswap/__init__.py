@@ -1,0 +1,1 @@
+"""Bitswap: a pure engine, and the trio shell that feeds it."""

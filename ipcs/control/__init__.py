@@ -1,0 +1,1 @@
+"""The service behind the command line, on the node's unix socket."""

@@ -1,0 +1,1 @@
+"""Memory networks, fault-injecting stores and conformance suites that anyone may run against their own parts."""
