@@ -89,7 +89,7 @@ class Bridge:
         Ends the call with CANCELLED when the client left or the node is stopping.
         """
         scope = trio.CancelScope()
-        if not context.add_callback(lambda: self._cancel_soon(scope)):
+        if not context.add_callback(lambda: self.post(scope.cancel)):
             scope.cancel()
         outcome: list[T] = []
         # Cancelled reaches a foreign thread when the whole run is torn down around the call.
@@ -111,9 +111,10 @@ class Bridge:
         finally:
             self._scopes.discard(scope)
 
-    def _cancel_soon(self, scope: trio.CancelScope) -> None:
+    def post(self, work: Callable[[], object]) -> None:
+        """Have `work()` run in the trio thread soon. From any thread; a no-op once the node has stopped."""
         with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(scope.cancel)
+            self._token.run_sync_soon(work)
 
     def close(self) -> None:
         """Cancel everything under way and refuse the rest. From the trio thread."""
