@@ -57,7 +57,9 @@ def command(
     if reads:
         parser.add_argument("--json", action="store_true", help="print JSON, one document a line")
     if node:
-        parser.add_argument("--repo", type=Path, metavar="DIR", help="repo of the node (default: $IPCS_PATH or ~/.ipcs)")
+        parser.add_argument(
+            "--repo", type=Path, metavar="DIR", help="repo of the node (default: $IPCS_PATH or ~/.ipcs)"
+        )
         parser.add_argument("--socket", type=Path, metavar="PATH", help="the node's socket (default: REPO/ipcs.sock)")
         parser.add_argument("--timeout", type=duration, metavar="DURATION", help="give up after e.g. 30s or 1m30s")
     return parser
