@@ -2,7 +2,7 @@
 
 General layout, lowest first; imports go down only and a linter holds that (pyproject.toml, `tool.importlinter`):
 
-    block cid errors config      values and the error tree
+    block hashes cid errors config  values and the error tree
     store                        blocks on disk: LevelDB index, value log, references, collection
     bitswap | net                the exchange: pure engine and trio shell | the libp2p host, Noise, yamux
     blockservice                 store first, then exchange

@@ -1,7 +1,8 @@
 """CIDs, multihashes and OCI digests: one binary type inside, text only at the rim.
 
 Inside the program a CID is its binary form, a `bytes` under the name `Cid`; a store key is the raw multihash in it. No
-object is built per block: `multiformats` needs about 200 us to parse what a slice answers in 0.1 us.
+object is built per block: `multiformats` needs about 200 us to parse what a slice answers in 0.1 us. It is imported
+when a text form is first asked for, so that a command starts fast.
 
 Sources: github.com/multiformats/cid (binary layout, version rules), multiformats/multihash,
 opencontainers/image-spec descriptor.md (digest grammar).
@@ -9,11 +10,11 @@ opencontainers/image-spec descriptor.md (digest grammar).
 
 from __future__ import annotations
 
-from typing import NewType
-
-from multiformats import multibase
+from typing import NewType, TypeAlias
 
 from .errors import InvalidArgument
+
+Data: TypeAlias = bytes | memoryview
 
 Cid = NewType("Cid", bytes)
 """A binary CID. Version 0 is the bare 34-byte sha2-256 multihash; version 1 is `01`, codec varint, multihash."""
@@ -28,14 +29,22 @@ RAW = 0x55
 DAG_PB = 0x70
 DAG_CBOR = 0x71
 SHA2_256 = 0x12
+SHA2_256_LENGTH = 32
 IDENTITY = 0x00
 
 SHA2_256_PREFIX = b"\x12\x20"
 _V1_RAW_PREFIX = b"\x01\x55"
 _V0_LENGTH = 34
+_V0_TEXT_LENGTH = 46
+
+MAX_CID_DIGEST = 2 * 1024 * 1024
+"""Longest digest, in bytes, that a CID inside untrusted data may declare; only identity CIDs come anywhere near."""
+
+MAX_CID_TEXT = 4096
+"""Longest text, in characters, that is tried as a CID: base58 costs time quadratic in its length."""
 
 
-def read_varint(data: bytes, offset: int = 0) -> tuple[int, int]:
+def read_varint(data: Data, offset: int = 0) -> tuple[int, int]:
     """Unsigned varint at `offset`: (value, offset after it).
 
     Raises `InvalidArgument` when it is cut off, longer than 9 bytes or not minimal (multiformats/unsigned-varint).
@@ -113,26 +122,70 @@ def check_cid(data: bytes) -> Cid:
     return Cid(data)
 
 
+def read_cid(data: Data, offset: int = 0, max_digest: int = MAX_CID_DIGEST) -> tuple[Cid, int]:
+    """The binary CID that begins at `offset` of `data`: (CID, offset after it). What follows it is not looked at.
+
+    Raises `InvalidArgument` when it is malformed, cut off, or its digest is longer than `max_digest` bytes.
+    """
+    if bytes(data[offset : offset + 2]) == SHA2_256_PREFIX:
+        end = offset + _V0_LENGTH
+    else:
+        version, at = read_varint(data, offset)
+        if version != 1:
+            raise InvalidArgument(f"CID version {version} is not known")
+        _codec, at = read_varint(data, at)
+        _code, at = read_varint(data, at)
+        length, at = read_varint(data, at)
+        if length > max_digest:
+            raise InvalidArgument(f"CID digest of {length} bytes is longer than {max_digest}")
+        end = at + length
+    if end > len(data):
+        raise InvalidArgument("CID is cut off")
+    return Cid(bytes(data[offset:end])), end
+
+
 def parse_cid(text: str) -> Cid:
     """A CID from its text form (base58btc v0, or multibase v1).
 
-    Raises `InvalidArgument` when `text` is not a CID.
+    Raises `InvalidArgument` when `text` is not a CID; a multibase v0 is none (multiformats/cid, "Decoding").
     """
+    from multiformats import multibase
+
+    if len(text) > MAX_CID_TEXT:
+        raise InvalidArgument(f"{text[:40]!r}... is not a CID: {len(text)} characters", subject=text[:40])
+    is_version_0 = len(text) == _V0_TEXT_LENGTH and text.startswith("Qm")
     try:
-        if len(text) == 46 and text.startswith("Qm"):
-            data = multibase.decode("z" + text)
-        else:
-            data = multibase.decode(text)
+        data = multibase.decode("z" + text if is_version_0 else text)
     except (ValueError, KeyError) as exc:
         raise InvalidArgument(f"{text!r} is not a CID: {exc}", subject=text) from exc
-    return check_cid(data)
+    if not is_version_0 and data[:1] == SHA2_256_PREFIX[:1]:
+        raise InvalidArgument(f"{text!r} is not a CID: version 0 has no multibase prefix", subject=text)
+    try:
+        return check_cid(data)
+    except InvalidArgument as exc:
+        raise InvalidArgument(f"{text!r} is not a CID: {exc.message}", subject=text) from exc
 
 
 def format_cid(cid: bytes, base: str = "base32") -> str:
     """The text form: base58btc for version 0, multibase `base` for version 1."""
+    from multiformats import multibase
+
     if is_v0(cid):
         return multibase.encode(cid, "base58btc")[1:]
     return multibase.encode(cid, base)
+
+
+def to_v1(cid: Cid) -> Cid:
+    """The version 1 CID of the same block."""
+    return cid_v1(DAG_PB, Multihash(cid)) if is_v0(cid) else cid
+
+
+def to_v0(cid: Cid) -> Cid:
+    """The version 0 CID of the same block. Raises `InvalidArgument` unless it is dag-pb with a 32-byte sha2-256."""
+    multihash = multihash_of(cid)
+    if codec_of(cid) != DAG_PB or not is_v0(multihash):
+        raise InvalidArgument(f"{format_cid(cid)} has no version 0: not dag-pb with sha2-256", subject=format_cid(cid))
+    return Cid(multihash)
 
 
 def digest_to_cid(digest: str) -> Cid:
