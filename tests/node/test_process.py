@@ -109,7 +109,7 @@ async def until_connected(node, peer_id):
             await trio.lowlevel.checkpoint()
 
 
-async def test_commands_without_a_node_say_how_to_get_one(tmp_path):
+def test_commands_without_a_node_say_how_to_get_one(tmp_path):
     environ = {**os.environ, "IPCS_PATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-m", "ipcs", "id"], env=environ, capture_output=True, check=False)
     assert done.returncode == 3
