@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from ..config import AGENT
 from .call import Call, Method, text
 from .parts import NodeParts
 
@@ -14,7 +15,7 @@ async def _id(parts: NodeParts, _params: dict[str, Any], _call: Call) -> dict[st
     return {
         "id": parts.host.peer_id,
         "addresses": list(parts.host.addresses),
-        "agent_version": parts.host.agent,
+        "agent_version": AGENT,
         "socket": str(parts.config.socket_path),
     }
 
