@@ -215,9 +215,9 @@ async def open_helia(directory: Path, *, name: str = "helia") -> AsyncIterator[P
 
 
 @asynccontextmanager
-async def open_script(directory: Path, script: str, *flags: str) -> AsyncIterator[Peer]:
-    """One of the Python peers of `tests/peers/`, run by this interpreter."""
-    async with open_peer(script, [sys.executable, SCRIPTS / script, *flags], directory) as peer:
+async def open_script(directory: Path, script: str, *flags: str, enter: Sequence[str] = ()) -> AsyncIterator[Peer]:
+    """One of the Python peers of `tests/peers/`, run by this interpreter; `enter` goes before the command."""
+    async with open_peer(script, [*enter, sys.executable, SCRIPTS / script, *flags], directory) as peer:
         yield peer
 
 
