@@ -6,12 +6,17 @@ which object, and what to do. Anything that is raised from this package and is n
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class IpcsError(Exception):
     """Base of all errors that ipcs raises on purpose.
 
-    `subject` names the object concerned, in the text form a user knows it by.
+    `subject` names the object concerned, in the text form a user knows it by; `exit_code` is what a command that fails
+    with this error ends with.
     """
+
+    exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, subject: str = "") -> None:
         super().__init__(message)
@@ -22,6 +27,8 @@ class IpcsError(Exception):
 class NotFound(IpcsError):  # noqa: N818 - containerd's word
     """The object is not here, and (where peers were asked) no peer sent it."""
 
+    exit_code = 4
+
 
 class AlreadyExists(IpcsError):  # noqa: N818 - containerd's word
     """The object is there already; containerd treats this as success."""
@@ -29,6 +36,8 @@ class AlreadyExists(IpcsError):  # noqa: N818 - containerd's word
 
 class Unavailable(IpcsError):  # noqa: N818 - containerd's word
     """A ref is locked by another writer. containerd retries this for ever: raise it for nothing else over gRPC."""
+
+    exit_code = 3
 
 
 class FailedPrecondition(IpcsError):  # noqa: N818 - containerd's word
@@ -38,6 +47,8 @@ class FailedPrecondition(IpcsError):  # noqa: N818 - containerd's word
 class InvalidArgument(IpcsError):  # noqa: N818 - containerd's word
     """The caller's input cannot be understood or is refused by policy."""
 
+    exit_code = 2
+
 
 class OutOfRange(IpcsError):  # noqa: N818 - containerd's word
     """An offset lies beyond the end of the object."""
@@ -46,9 +57,13 @@ class OutOfRange(IpcsError):  # noqa: N818 - containerd's word
 class ResourceExhausted(IpcsError):  # noqa: N818 - gRPC's word
     """A named limit was reached (disk full, too many waiting reads, queue full)."""
 
+    exit_code = 6
+
 
 class DeadlineExceeded(IpcsError):  # noqa: N818 - gRPC's word
     """A bounded wait ended before its result came."""
+
+    exit_code = 5
 
 
 class LimitExceeded(InvalidArgument):
@@ -62,9 +77,13 @@ class MalformedBlock(InvalidArgument):
 class HashMismatch(IpcsError):  # noqa: N818 - states the fact
     """Bytes do not hash to the CID or digest they were offered under."""
 
+    exit_code = 7
+
 
 class StoreCorrupt(IpcsError):  # noqa: N818 - states the fact
     """The local store holds something that it cannot have written, or cannot read back."""
+
+    exit_code = 7
 
 
 class LocalProtocolError(IpcsError):

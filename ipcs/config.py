@@ -1,0 +1,48 @@
+"""The configuration of a node: every default with its unit and reason. Values only; reading files is the caller's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+DEFAULT_LISTEN = ("/ip4/127.0.0.1/tcp/4001",)
+"""libp2p's customary port, on loopback: images of a closed cluster must not be offered to a network by accident."""
+
+SHUTDOWN_SECONDS = 2.0
+"""SIGTERM to the end of the process: well inside systemd's and Kubernetes' patience, enough to flush a store."""
+
+SOCKET_NAME = "ipcs.sock"
+"""The unix socket, inside the repo unless `--socket` says otherwise."""
+
+
+def default_repo(environ: Mapping[str, str]) -> Path:
+    """`$IPCS_PATH`, else `~/.ipcs` (the rule Kubo has for `$IPFS_PATH`)."""
+    path = environ.get("IPCS_PATH")
+    return Path(path) if path else Path.home() / ".ipcs"
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """What `open_node` needs. Paths are made absolute by whoever builds it."""
+
+    repo: Path = field(default_factory=lambda: default_repo(os.environ))
+    """Directory with identity, lock, store and socket; made with mode 0700 when absent."""
+
+    listen: tuple[str, ...] = DEFAULT_LISTEN
+    """Multiaddrs to listen on. Port 0 takes a free one."""
+
+    bootstrap: tuple[str, ...] = ()
+    """Multiaddrs with `/p2p/<peer id>`, dialled with back-off and again after they went away."""
+
+    socket: Path | None = None
+    """Unix socket of the control and content services; None: `<repo>/ipcs.sock`."""
+
+    open: bool = False
+    """Allow listening beyond loopback. Any peer that reaches such an address can fetch what it can name."""
+
+    @property
+    def socket_path(self) -> Path:
+        """Where the services listen."""
+        return self.socket or self.repo / SOCKET_NAME

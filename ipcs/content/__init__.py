@@ -1,0 +1,1 @@
+"""containerd's content store over the blockstore: a library, its gRPC face, and adoption from peers."""

@@ -1,0 +1,112 @@
+"""The synchronous client of the control service, for the command line and for scripts.
+
+    with ControlClient("/run/ipcs/ipcs.sock") as node:
+        print(node.call("id"))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import grpc
+
+from .. import errors
+from ..block import Data
+from .frames import SERVICE, Frame, decode, encode
+
+MAX_MESSAGE = 16 * 1024 * 1024
+"""Bytes: containerd's limit on the same socket."""
+
+DEADLINE_MARGIN = 2.0
+"""Seconds after which a node that does not even report its own timeout is given up."""
+
+_ERRORS: dict[grpc.StatusCode, type[errors.IpcsError]] = {
+    grpc.StatusCode.NOT_FOUND: errors.NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: errors.AlreadyExists,
+    grpc.StatusCode.FAILED_PRECONDITION: errors.FailedPrecondition,
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidArgument,
+    grpc.StatusCode.OUT_OF_RANGE: errors.OutOfRange,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.ResourceExhausted,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
+    grpc.StatusCode.DATA_LOSS: errors.StoreCorrupt,
+}
+
+
+class ControlClient:
+    """A connection to the node that listens on the unix socket `path`."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = str(path)
+        limits = [("grpc.max_receive_message_length", MAX_MESSAGE), ("grpc.max_send_message_length", MAX_MESSAGE)]
+        self._channel = grpc.insecure_channel(f"unix:{self._path}", options=limits)
+
+    def call(
+        self,
+        method: str,
+        params: dict[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        progress: Callable[[dict[str, Any]], None] | None = None,
+    ) -> dict[str, Any]:
+        """Call `method` and return its result; `timeout` in seconds. Raises the `IpcsError` the node raised."""
+        result: dict[str, Any] = {}
+        for frame in self.stream(method, params, timeout=timeout):
+            if isinstance(frame, dict) and "progress" in frame and progress is not None:
+                progress(frame["progress"])
+            elif isinstance(frame, dict) and "result" in frame:
+                result = frame["result"]
+        return result
+
+    def stream(
+        self,
+        method: str,
+        params: dict[str, Any] | None = None,
+        uploads: Iterable[dict[str, Any] | Data] = (),
+        *,
+        timeout: float | None = None,
+    ) -> Iterator[Frame]:
+        """Call `method`, sending `uploads` after the parameters, and yield the node's frames as they come.
+
+        Leaving the iterator early cancels the call in the node. Raises the `IpcsError` that the node raised, and
+        `Unavailable` when no node answers on the socket.
+        """
+        rpc = self._channel.stream_stream(
+            f"/{SERVICE}/{method}", request_serializer=encode, response_deserializer=decode
+        )
+        params = dict(params or {})
+        if timeout is not None:
+            params["timeout"] = timeout  # the node can say what it was waiting for; gRPC's deadline could not
+        responses = rpc(_requests(params, uploads), timeout=None if timeout is None else timeout + DEADLINE_MARGIN)
+        try:
+            yield from responses
+        except grpc.RpcError as exc:
+            raise self._translate(method, exc) from exc
+        finally:
+            responses.cancel()
+
+    def _translate(self, method: str, exc: grpc.RpcError) -> errors.IpcsError:
+        code, details = exc.code(), exc.details() or "no details"
+        if code == grpc.StatusCode.UNAVAILABLE:
+            return errors.Unavailable(
+                f"no node answers on {self._path}; start one with `python -m ipcs.node`, or name another with --repo",
+                subject=self._path,
+            )
+        if code == grpc.StatusCode.UNIMPLEMENTED:
+            return errors.FailedPrecondition(
+                f"the node on {self._path} does not know {method!r}: it runs another version of ipcs", subject=method
+            )
+        return _ERRORS.get(code, errors.IpcsError)(details, subject=method)
+
+    def __enter__(self) -> ControlClient:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._channel.close()
+
+
+def _requests(params: dict[str, Any], uploads: Iterable[dict[str, Any] | Data]) -> Iterator[dict[str, Any] | Data]:
+    yield params
+    yield from uploads

@@ -1,0 +1,20 @@
+"""The parts of a node that control methods work on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..bitswap.exchange import Exchange
+from ..config import NodeConfig
+from ..net.host import Host
+from ..store.store import Store
+
+
+@dataclass(frozen=True)
+class NodeParts:
+    """Handed to every control method by the node that built them."""
+
+    config: NodeConfig
+    host: Host
+    store: Store
+    exchange: Exchange

@@ -1,0 +1,1 @@
+"""OCI images as files: layouts on disk and in tars."""

@@ -1,0 +1,109 @@
+"""Counted DAGs: which roots there are, when each was last used, and which of them nobody references."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from ..cid import Cid, multihash_of
+from . import layout
+from .blobs import BlobRecord, delete_blob, put_blob, unpack_blob
+from .counts import Counter, pend
+from .datastore import Transaction
+from .layout import Root
+
+
+class RootTable:
+    """Changes to the set of roots, inside a transaction of the caller, who holds the store's lock."""
+
+    def __init__(self, counter: Counter, serial: Iterator[int], clock: Callable[[], int]) -> None:
+        self._counter = counter
+        self._serial = serial
+        self._clock = clock
+
+    def add_blob(self, transaction: Transaction, record: BlobRecord) -> None:
+        """Write `record` and count its DAG; an older record of the same digest gives way to it.
+
+        Raises `NotFound` naming the first missing block.
+        """
+        self._add(transaction, record.root)
+        packed = layout.pack_digest(record.digest)
+        value = transaction.get(layout.BLOB + packed)
+        if value is not None:
+            previous = unpack_blob(packed, value)
+            delete_blob(transaction, previous)
+            if previous.root != record.root:
+                self._settle(transaction, previous.root)
+        put_blob(transaction, record)
+        self._settle(transaction, record.root)
+
+    def referenced(self, transaction: Transaction, root: Root) -> None:
+        """A reference to `root` was written: a CID becomes a counted DAG, a known blob leaves the cache."""
+        if not isinstance(root, str):
+            self._add(transaction, root)
+        self.settle(transaction, root)
+
+    def settle(self, transaction: Transaction, root: Root) -> None:
+        """Put the DAG of `root` into the queue of unheld roots, or take it out, as its references now stand."""
+        cid = self.dag_of(transaction, root)
+        if cid is not None:
+            self._settle(transaction, cid)
+
+    def dag_of(self, transaction: Transaction, root: Root) -> Cid | None:
+        """The root CID that `root` means, None for a digest without a record."""
+        if not isinstance(root, str):
+            return root
+        packed = layout.pack_digest(root)
+        value = transaction.get(layout.BLOB + packed)
+        return None if value is None else unpack_blob(packed, value).root
+
+    def touch(self, transaction: Transaction, cid: Cid) -> bool:
+        """Note that the DAG was served just now; False when it is not counted."""
+        value = transaction.get(layout.ROOT + cid)
+        if value is None:
+            return False
+        transaction.delete(layout.UNHELD + value + cid)
+        transaction.put(layout.ROOT + cid, layout.STAMP.pack(self._clock()))
+        self._settle(transaction, cid)
+        return True
+
+    def drop(self, transaction: Transaction, cid: Cid) -> None:
+        """Forget an unheld root with its blob records; its blocks are decremented by the collector."""
+        value = transaction.get(layout.ROOT + cid)
+        if value is None:
+            return
+        for record in self.records_of(transaction, cid):
+            delete_blob(transaction, record)
+        transaction.delete(layout.ROOT + cid)
+        transaction.delete(layout.UNHELD + value + cid)
+        pend(transaction, [multihash_of(cid)], self._serial)
+
+    def records_of(self, transaction: Transaction, cid: Cid) -> list[BlobRecord]:
+        """The blob records of a root."""
+        prefix = layout.by_root_prefix(cid)
+        records = []
+        for key, _ in transaction.scan(prefix):
+            digest = key[len(prefix) :]
+            value = transaction.get(layout.BLOB + digest)
+            if value is not None:
+                records.append(unpack_blob(digest, value))
+        return records
+
+    def is_held(self, transaction: Transaction, cid: Cid) -> bool:
+        """Whether anyone references the root itself or a blob that it is."""
+        roots: list[Root] = [cid, *(record.digest for record in self.records_of(transaction, cid))]
+        return any(True for root in roots for _ in transaction.scan(layout.holder_prefix(layout.pack_root(root))))
+
+    def _add(self, transaction: Transaction, cid: Cid) -> None:
+        if transaction.get(layout.ROOT + cid) is None:
+            self._counter.add(transaction, cid)
+            transaction.put(layout.ROOT + cid, layout.STAMP.pack(self._clock()))
+
+    def _settle(self, transaction: Transaction, cid: Cid) -> None:
+        value = transaction.get(layout.ROOT + cid)
+        if value is None:
+            return
+        key = layout.UNHELD + value + cid
+        if self.is_held(transaction, cid):
+            transaction.delete(key)
+        else:
+            transaction.put(key, b"")

@@ -1,0 +1,51 @@
+"""Rules about the code itself that no linter has."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = [path for path in (ROOT / "ipcs").rglob("*.py") if not path.name.endswith("_pb2.py")]
+MAX_LINES = 400
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_stay_readable(path):
+    lines = len(path.read_text().splitlines())
+    assert lines <= MAX_LINES, f"{path.relative_to(ROOT)} has {lines} lines: two reasons to change in one place?"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_says_what_it_is(path):
+    assert path.read_text().startswith('"""'), f"{path.relative_to(ROOT)} has no docstring"
+
+
+def test_importing_the_package_runs_nothing_and_is_light():
+    program = """
+import logging, sys
+before = len(logging.Logger.manager.loggerDict)
+import ipcs, ipcs.cid, ipcs.block, ipcs.errors, ipcs.config
+heavy = {"libp2p", "grpc", "trio", "plyvel", "numpy", "rich"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, cwd=ROOT)
+
+
+def one_file_each():
+    return [
+        ("plyvel", {"store/leveldb.py"}),
+        ("grpc", {"rpc.py", "control/client.py", "control/server.py", "content/server.py"}),
+    ]
+
+
+@pytest.mark.parametrize(("module", "allowed"), one_file_each())
+def test_foreign_engines_stay_at_the_rim(module, allowed):
+    importers = {
+        str(path.relative_to(ROOT / "ipcs"))
+        for path in SOURCES
+        for line in path.read_text().splitlines()
+        if line.strip().startswith((f"import {module}", f"from {module}"))
+    }
+    assert importers <= allowed, importers - allowed

@@ -1,0 +1,179 @@
+"""The gRPC rim on a real unix socket: mode, stale and live sockets, errors, cancellation, stop."""
+
+import os
+import socket
+import stat
+import threading
+from pathlib import Path
+
+import grpc
+import pytest
+import trio
+
+from ipcs import errors
+from ipcs.rpc import MAX_MESSAGE, STATUS, Bridge, reporting, serve, status_of
+
+SERVICE = "test.Echo"
+
+
+def service(calls):
+    """Generic handlers from {name: (bridge, request, context) -> bytes}."""
+
+    def build(bridge: Bridge):
+        def wrap(call):
+            def handle(request, context):
+                with reporting(context):
+                    return call(bridge, request, context)
+                raise AssertionError("reporting ended the call")
+
+            return grpc.unary_unary_rpc_method_handler(handle)
+
+        return [grpc.method_handlers_generic_handler(SERVICE, {name: wrap(call) for name, call in calls.items()})]
+
+    return build
+
+
+async def call(path: Path, name: str, request: bytes = b"", timeout=10.0):
+    def blocking():
+        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        with grpc.insecure_channel(f"unix:{path}", options=options) as channel:
+            return channel.unary_unary(f"/{SERVICE}/{name}")(request, timeout=timeout)
+
+    return await trio.to_thread.run_sync(blocking)
+
+
+def echo(bridge, request, context):
+    return request
+
+
+async def test_answers_large_messages_on_a_private_socket(tmp_path):
+    path = tmp_path / "s"
+    async with serve(path, service({"Echo": echo})):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        big = os.urandom(MAX_MESSAGE - 1024)
+        assert await call(path, "Echo", big) == big
+        with pytest.raises(grpc.RpcError) as caught:
+            await call(path, "Echo", bytes(MAX_MESSAGE + 1))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert not path.exists()
+
+
+async def test_bind_leaves_the_umask_alone(tmp_path):
+    before = os.umask(0o022)
+    try:
+        async with serve(tmp_path / "s", service({"Echo": echo})):
+            assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(before)
+
+
+async def test_replaces_a_stale_socket(tmp_path):
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    async with serve(path, service({"Echo": echo})):
+        assert await call(path, "Echo", b"x") == b"x"
+
+
+async def test_refuses_a_live_socket_and_leaves_it(tmp_path):
+    path = tmp_path / "s"
+    async with serve(path, service({"Echo": echo})):
+        with pytest.raises(errors.AlreadyExists, match="another process serves"):
+            async with serve(path, service({"Echo": echo})):
+                raise AssertionError("started twice")
+        assert await call(path, "Echo", b"x") == b"x"
+
+
+async def test_refuses_what_is_no_socket(tmp_path):
+    path = tmp_path / "s"
+    path.write_text("precious")
+    with pytest.raises(errors.InvalidArgument, match="not a socket"):
+        async with serve(path, service({})):
+            raise AssertionError("started")
+    assert path.read_text() == "precious"
+
+
+async def test_refuses_a_path_that_does_not_fit_or_exist(tmp_path):
+    with pytest.raises(errors.InvalidArgument, match="107 bytes"):
+        async with serve(tmp_path / ("x" * 120), service({})):
+            raise AssertionError("started")
+    with pytest.raises(errors.InvalidArgument, match="directory"):
+        async with serve(tmp_path / "absent" / "s", service({})):
+            raise AssertionError("started")
+
+
+@pytest.mark.parametrize("kind", sorted(STATUS, key=lambda cls: cls.__name__))
+async def test_errors_become_their_status(tmp_path, kind):
+    def fail(bridge, request, context):
+        raise kind("what failed", subject="it")
+
+    async with serve(tmp_path / "s", service({"Fail": fail})):
+        with pytest.raises(grpc.RpcError) as caught:
+            await call(tmp_path / "s", "Fail")
+    assert (caught.value.code(), caught.value.details()) == (STATUS[kind], "what failed")
+
+
+def test_a_subclass_has_the_status_of_its_parent():
+    assert status_of(errors.LimitExceeded("x")) is grpc.StatusCode.INVALID_ARGUMENT
+    assert status_of(errors.IpcsError("x")) is grpc.StatusCode.UNKNOWN
+
+
+def test_only_a_locked_ref_is_unavailable():
+    """containerd retries UNAVAILABLE for ever."""
+    assert [cls for cls, code in STATUS.items() if code is grpc.StatusCode.UNAVAILABLE] == [errors.Unavailable]
+
+
+async def test_bridge_brings_results_and_errors(tmp_path):
+    async def double(request):
+        await trio.lowlevel.checkpoint()
+        if not request:
+            raise errors.NotFound("nothing to double")
+        return request * 2
+
+    async with serve(tmp_path / "s", service({"Double": lambda b, r, c: b.run(c, double, r)})):
+        assert await call(tmp_path / "s", "Double", b"ab") == b"abab"
+        with pytest.raises(grpc.RpcError) as caught:
+            await call(tmp_path / "s", "Double")
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_clients_deadline_cancels_the_work_behind_it(tmp_path):
+    ended = trio.Event()
+
+    async def wait(request):
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    async with serve(tmp_path / "s", service({"Wait": lambda b, r, c: b.run(c, wait, r)})):
+        with pytest.raises(grpc.RpcError) as caught:
+            await call(tmp_path / "s", "Wait", timeout=0.1)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        with trio.fail_after(5):
+            await ended.wait()
+
+
+async def test_stopping_is_bounded_and_ends_waiting_calls(tmp_path):
+    began, ended = trio.Event(), trio.Event()
+
+    async def wait(request):
+        began.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    async def caller():
+        with pytest.raises(grpc.RpcError):
+            await call(tmp_path / "s", "Wait")
+
+    with trio.fail_after(5):
+        handlers = service({"Wait": lambda b, r, c: b.run(c, wait, r)})
+        async with trio.open_nursery() as nursery, serve(tmp_path / "s", handlers):
+            nursery.start_soon(caller)
+            await began.wait()
+        assert ended.is_set()
+    with trio.fail_after(5):
+        while any(t.name.startswith("ipcs-rpc") for t in threading.enumerate()):
+            await trio.lowlevel.checkpoint()
