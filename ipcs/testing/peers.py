@@ -14,8 +14,8 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -116,7 +116,7 @@ async def open_peer(name: str, argv: Sequence[str | Path], directory: Path) -> A
 
     Raises `PeerError` when it does not become ready, with the end of its log.
     """
-    async with _running(name, argv, directory, signal.SIGCONT) as (process, info, lines):
+    async with _running(argv, directory, signal.SIGCONT) as (process, info, lines):
         if not info.get("ready"):
             raise PeerError(f"{name} is not ready: {info.get('error', '')} {_log_tail(directory)}", subject=name)
         peer = Peer(name, process, info)
@@ -155,7 +155,7 @@ async def open_ipcs(directory: Path, *flags: str, name: str = "ipcs") -> AsyncIt
     repo = directory / "repo"
     argv: list[str | Path] = [sys.executable, "-m", "ipcs.node", "--json", "--repo", repo]
     argv += ["--listen", "/ip4/127.0.0.1/tcp/0", *flags]
-    async with _running(name, argv, directory, signal.SIGTERM) as (process, info, _):
+    async with _running(argv, directory, signal.SIGTERM) as (process, info, _):
         if not info:
             raise PeerError(f"{name} is not ready: {_log_tail(directory)}", subject=name)
         yield IpcsNode(name, process, info, repo)
@@ -163,7 +163,7 @@ async def open_ipcs(directory: Path, *flags: str, name: str = "ipcs") -> AsyncIt
 
 @asynccontextmanager
 async def _running(
-    name: str, argv: Sequence[str | Path], directory: Path, ending: signal.Signals
+    argv: Sequence[str | Path], directory: Path, ending: signal.Signals
 ) -> AsyncIterator[tuple[trio.Process, dict[str, Any], AsyncIterator[dict[str, Any]]]]:
     """A process, the first JSON line that it wrote ({} for none) and those to come."""
     with _open_log(directory) as errors:
@@ -171,11 +171,11 @@ async def _running(
             [str(arg) for arg in argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
         )
     try:
-        lines = _json_lines(process)
-        info: dict[str, Any] = {}
-        with trio.move_on_after(READY_TIMEOUT):
-            info = await anext(lines, info)
-        yield process, info, lines
+        async with aclosing(_json_lines(process)) as lines:
+            info: dict[str, Any] = {}
+            with trio.move_on_after(READY_TIMEOUT):
+                info = await anext(lines, info)
+            yield process, info, lines
     finally:
         await _end(process, ending)
 
@@ -189,7 +189,7 @@ def _log_tail(directory: Path) -> str:
     return (directory / "peer.log").read_text(errors="replace")[-600:]
 
 
-async def _json_lines(process: trio.Process) -> AsyncIterator[dict[str, Any]]:
+async def _json_lines(process: trio.Process) -> AsyncGenerator[dict[str, Any], None]:
     """Each line of its standard output that is a JSON object; other prints are left out."""
     assert process.stdout is not None
     rest = b""

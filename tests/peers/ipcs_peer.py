@@ -2,8 +2,8 @@
 
     python ipcs_peer.py --repo DIR [--listen MULTIADDR] [--open] [--durable]
 
-`add` with `index` and `of` keeps all inner nodes but only every `of`-th leaf; `fetch` brings a whole DAG into the store,
-with --durable up to the barrier after which it survives a power loss.
+`add` with `index` and `of` keeps all inner nodes but only every `of`-th leaf; `fetch` brings a whole DAG into the
+store, with --durable up to the barrier after which it survives a power loss.
 """
 
 from __future__ import annotations
