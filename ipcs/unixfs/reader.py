@@ -85,11 +85,7 @@ class FileReader:
             if size >= READ_AHEAD:
                 break
             size += pending.size or 0
-<<<<<<< HEAD
-            if not pending.announced:
-=======
             if not pending.announced and pending.data is None:
->>>>>>> main
                 pending.announced = True
                 found.append(pending.cid)
         return found
