@@ -20,7 +20,7 @@ from pathlib import Path
 
 import trio
 
-from .bitswap.exchange import Exchange
+from .bitswap.exchange import Exchange, open_exchange
 from .config import AGENT, DEFAULT_LISTEN, NodeConfig, default_repo
 from .control.parts import NodeParts
 from .control.server import control_service
@@ -86,15 +86,17 @@ async def open_node(config: NodeConfig) -> AsyncIterator[Node]:
         identity = load_or_create(config.repo / "identity.key")
         with open_store(config.repo / "store", links_of) as store:
             host_config = HostConfig(identity=identity, listen=config.listen, agent=AGENT)
-            async with open_host(host_config) as host, trio.open_nursery() as nursery:
-                exchange = Exchange(host, store.blocks)
-                await nursery.start(exchange.run)
+            async with open_host(host_config) as host, open_exchange(host, store.blocks) as exchange:
                 files = Files(store, exchange)
                 parts = NodeParts(config, host, store, exchange, files)
-                async with control_service(parts) as control, serve(config.socket_path, control):
+                async with (
+                    control_service(parts) as control,
+                    serve(config.socket_path, control),
+                    trio.open_nursery() as nursery,
+                ):
                     nursery.start_soon(keep_connected, host, config.bootstrap)
                     yield Node(config, host, store, exchange, files)
-                nursery.cancel_scope.cancel()
+                    nursery.cancel_scope.cancel()
 
 
 def _check_listen(config: NodeConfig) -> None:
