@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
+import logging
 import os
 import signal
 import socket
@@ -198,6 +199,9 @@ def _tell_systemd(state: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     """`python -m ipcs.node`; its exit code."""
     args = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    # py-libp2p reports every peer that goes away as an error, several times; ipcs.net says what matters of it.
+    logging.getLogger("libp2p").setLevel(logging.CRITICAL + 1)
     code = 0
     try:
         trio.run(lambda: _run(config_of(args, os.environ), as_json=args.json))
