@@ -79,8 +79,8 @@ class Node:
 async def open_node(config: NodeConfig) -> AsyncIterator[Node]:
     """Run a node as long as the block runs; when it is entered, the node listens and its socket answers.
 
-    Raises `Unavailable` when another process uses the repo, `Unavailable` too when one serves on the socket,
-    `InvalidArgument` for a malformed address or one it may not or cannot listen on, `FailedPrecondition` for an unusable repo.
+    Raises `Unavailable` when another process uses the repo or the socket, `InvalidArgument` for an address that is
+    malformed or that it may not or cannot listen on, `FailedPrecondition` for an unusable repo.
     """
     _check_addresses(config)
     with _locked_repo(config.repo):
