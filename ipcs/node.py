@@ -1,7 +1,7 @@
 """A node: the parts wired in one nursery, as a library and as `python -m ipcs.node`.
 
-    async with open_node(NodeConfig(repo=Path("repo"))) as node:
-        print(node.addresses)
+async with open_node(NodeConfig(repo=Path("repo"))) as node:
+    print(node.addresses)
 """
 
 from __future__ import annotations

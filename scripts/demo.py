@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from demo_image import build_image
-from ipcs.unixfs.importer import Importer, import_blocks
 from rich.console import Console
 from rich.table import Table
 
@@ -27,6 +26,7 @@ from ipcs.cid import format_cid
 from ipcs.control.client import ControlClient
 from ipcs.errors import IpcsError
 from ipcs.images.layout import BlobFile, read_image
+from ipcs.unixfs.importer import Importer, import_blocks
 
 PROVIDERS = 3
 PIECE = 1024 * 1024
@@ -98,7 +98,7 @@ def spread(blobs: list[BlobFile], providers: list[Peer]) -> tuple[dict[str, str]
     for blob in blobs:
         importer = Importer()
         with blob.path.open("rb") as file:
-            for block in import_blocks(importer, iter(lambda: file.read(PIECE), b"")):  # noqa: B023 - used up here
+            for block in import_blocks(importer, iter(lambda: file.read(PIECE), b"")):
                 if block.cid in seen:
                     continue
                 client = providers[len(seen) % PROVIDERS].client

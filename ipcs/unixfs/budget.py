@@ -15,9 +15,9 @@ class Budget:
     """Limits on one walk, read or extraction."""
 
     depth: int = 256
-    """Links from the root. A balanced tree of 1 TiB has 4 levels at 174 links, 22 at 2; a directory tree adds its own."""
+    """Links from the root. A balanced tree of 1 TiB has 4 levels at 174 links, 22 at 2; directories add their own."""
     blocks: int = 5_000_000
-    """Blocks visited: 1 TiB in leaves of 256 KiB, with room for inner nodes. A walk remembers about 150 bytes of each."""
+    """Blocks visited: 1 TiB in leaves of 256 KiB and its inner nodes. A walk remembers about 150 bytes of each."""
     size: int = 1 << 40
     """Bytes read or written: 1 TiB."""
 

@@ -66,9 +66,7 @@ class NodeBuilder:
     def file(self, children: Sequence[Entry], attributes: Attributes = NO_ATTRIBUTES) -> Entry:
         """The File node over `children`."""
         sizes = [child.size for child in children]
-        message = UnixFS(
-            Kind.FILE, filesize=sum(sizes), blocksizes=sizes, mode=attributes.mode, mtime=attributes.mtime
-        )
+        message = UnixFS(Kind.FILE, filesize=sum(sizes), blocksizes=sizes, mode=attributes.mode, mtime=attributes.mtime)
         return self.node(message, [dag_pb.Link(child.cid, b"", child.tsize) for child in children])
 
     def symlink(self, target: bytes, attributes: Attributes = NO_ATTRIBUTES) -> Entry:

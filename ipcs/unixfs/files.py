@@ -1,7 +1,7 @@
 """Files in and out of a node: what `ipcs add`, `cat` and `get` do, for Python programs.
 
-    added = await files.add(Path("layer.tar.gz"))
-    async for piece in files.read(added.cid, offset=0, length=1024): ...
+added = await files.add(Path("layer.tar.gz"))
+async for piece in files.read(added.cid, offset=0, length=1024): ...
 """
 
 from __future__ import annotations

@@ -69,9 +69,7 @@ IPCS_V1 = Profile()
 """The default: raw leaves, so that a blob of one chunk has its own digest as its CID's multihash."""
 
 UNIXFS_V0_2015 = Profile("unixfs-v0-2015", cid_version=0, raw_leaves=False)
-UNIXFS_V1_2025 = Profile(
-    "unixfs-v1-2025", chunker="size-1048576", max_links=1024, hamt_estimate=Estimate.BLOCK
-)
+UNIXFS_V1_2025 = Profile("unixfs-v1-2025", chunker="size-1048576", max_links=1024, hamt_estimate=Estimate.BLOCK)
 PROXY_2020 = Profile("proxy-2020", raw_leaves=False)
 
 PROFILES: dict[str, Profile] = {

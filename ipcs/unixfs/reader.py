@@ -85,7 +85,7 @@ class FileReader:
             if size >= READ_AHEAD:
                 break
             size += pending.size or 0
-            if not pending.announced:
+            if not pending.announced and pending.data is None:
                 pending.announced = True
                 found.append(pending.cid)
         return found

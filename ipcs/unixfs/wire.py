@@ -33,7 +33,7 @@ def read_uvarint(data: Data, at: int, end: int) -> tuple[int, int]:
 
 
 def read_bytes(data: Data, at: int, end: int) -> tuple[int, int]:
-    """The length-delimited field whose length is at `at`: (first byte, offset after the last). Raises `MalformedBlock`."""
+    """The field whose length is at `at`: (its first byte, offset after its last). Raises `MalformedBlock`."""
     length, begin = read_uvarint(data, at, end)
     if length > end - begin:
         raise MalformedBlock(f"field at byte {at} declares {length} bytes, {end - begin} are left")
