@@ -11,12 +11,10 @@ import sysconfig
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 LAYER_BYTES = 45_000_000
 """A layer is closed once it is this large, compressed: three of them stay between 50 and 150 MB."""
-
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 MIN_BYTES = 50_000_000
 
@@ -67,11 +65,11 @@ def build_image(layout: Path) -> Path:
     }
     manifest = {
         "schemaVersion": 2,
-        "mediaType": MANIFEST,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": _document(blobs, config, "application/vnd.oci.image.config.v1+json"),
         "layers": layers,
     }
-    index = {"schemaVersion": 2, "manifests": [_document(blobs, manifest, MANIFEST)]}
+    index = {"schemaVersion": 2, "manifests": [_document(blobs, manifest, manifest["mediaType"])]}
     (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
     draft = layout / "index.json.part"
     draft.write_text(json.dumps(index))
@@ -90,9 +88,9 @@ def _layer(blobs: Path, files: Iterator[Path]) -> tuple[dict[str, Any], str]:
     draft = blobs / "layer.part"
     with draft.open("wb") as file:
         packed = _Hashing(file)
-        with gzip.GzipFile(fileobj=cast("BinaryIO", packed), mode="wb", compresslevel=1, mtime=0) as zipped:
+        with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as zipped:  # type: ignore[arg-type]
             plain = _Hashing(zipped)
-            with tarfile.open(fileobj=cast("BinaryIO", plain), mode="w|") as tar:
+            with tarfile.open(fileobj=plain, mode="w|") as tar:  # type: ignore[arg-type]
                 for path in files:
                     tar.add(path, arcname=str(path).lstrip("/"), recursive=False)
                     if packed.length >= LAYER_BYTES:

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import trio
-
-from ..config import AGENT
 from .call import Call, Method, text
 from .parts import NodeParts
 
@@ -17,13 +14,13 @@ async def _id(parts: NodeParts, _params: dict[str, Any], _call: Call) -> dict[st
     return {
         "id": parts.host.peer_id,
         "addresses": list(parts.host.addresses),
-        "agent_version": AGENT,
+        "agent_version": parts.host.agent,
         "socket": str(parts.config.socket_path),
     }
 
 
 async def _peers(parts: NodeParts, _params: dict[str, Any], call: Call) -> dict[str, Any]:
-    traffic = {row.peer: row for row in parts.exchange.statistics()}
+    traffic = parts.exchange.statistics().peers
     for status in parts.host.peers():
         moved = traffic.get(status.peer)
         await call.item(
@@ -35,7 +32,6 @@ async def _peers(parts: NodeParts, _params: dict[str, Any], call: Call) -> dict[
                 "security": status.security,
                 "blocks_received": moved.blocks_received if moved else 0,
                 "bytes_received": moved.bytes_received if moved else 0,
-                "duplicate_blocks": moved.duplicate_blocks if moved else 0,
                 "blocks_sent": moved.blocks_sent if moved else 0,
                 "bytes_sent": moved.bytes_sent if moved else 0,
             }
@@ -48,8 +44,9 @@ async def _connect(parts: NodeParts, params: dict[str, Any], _call: Call) -> dic
 
 
 async def _stat(parts: NodeParts, _params: dict[str, Any], _call: Call) -> dict[str, Any]:
-    store = await trio.to_thread.run_sync(parts.store.statistics)
-    return {"peers": len(parts.host.peers()), "store": asdict(store)}
+    exchange = asdict(parts.exchange.statistics())
+    exchange.pop("peers")
+    return {"peers": len(parts.host.peers()), "bitswap": exchange, "store": asdict(parts.store.statistics())}
 
 
 METHODS: Mapping[str, Method] = {"id": _id, "peers": _peers, "connect": _connect, "stat": _stat}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..cid import Cid, format_cid
 from ..errors import LimitExceeded
 
 
@@ -29,9 +28,9 @@ DEFAULT_BUDGET = Budget()
 class Spending:
     """What is left of a budget while one DAG is followed. All methods raise `LimitExceeded`."""
 
-    def __init__(self, budget: Budget, root: Cid) -> None:
+    def __init__(self, budget: Budget, subject: str) -> None:
         self._budget = budget
-        self._root = root
+        self._subject = subject
         self._blocks = 0
         self._size = 0
 
@@ -53,6 +52,5 @@ class Spending:
             raise self._exceeded("size", self._budget.size, "bytes")
 
     def _exceeded(self, which: str, limit: int, unit: str) -> LimitExceeded:
-        text = format_cid(self._root)
-        message = f"the DAG {text} exceeds the {which} budget of {limit} {unit}; raise it if you trust the DAG"
-        return LimitExceeded(message, subject=text)
+        message = f"the DAG {self._subject} exceeds the {which} budget of {limit} {unit}; raise it if you trust the DAG"
+        return LimitExceeded(message, subject=self._subject)
