@@ -131,7 +131,7 @@ Handlers = Callable[[Bridge], Sequence[Any]]
 async def serve(path: Path, handlers: Handlers, *, threads: int = THREADS) -> AsyncIterator[Bridge]:
     """A gRPC server on the unix socket `path`, mode 0660, answering as long as the block runs.
 
-    A socket that nobody listens on is replaced. Raises `AlreadyExists` when another process serves there,
+    A socket that nobody listens on is replaced. Raises `Unavailable` when another process serves there,
     `InvalidArgument` when `path` is too long or something else than a socket lies there.
     """
     await trio.to_thread.run_sync(_clear, path)
@@ -192,4 +192,4 @@ def _clear(path: Path) -> None:
             return
         except PermissionError as exc:
             raise errors.InvalidArgument(f"{path} belongs to another user: {exc}", subject=str(path)) from exc
-    raise errors.AlreadyExists(f"another process serves on {path}; stop it or choose another socket", subject=str(path))
+    raise errors.Unavailable(f"another process serves on {path}; stop it or choose another socket", subject=str(path))

@@ -15,7 +15,7 @@ from .terminal import Terminal
 if TYPE_CHECKING:
     from ..control.client import ControlClient
 
-Subparsers = argparse._SubParsersAction  # noqa: SLF001 - argparse names this type nowhere else
+Subparsers = argparse._SubParsersAction
 Command = Callable[[argparse.Namespace, Terminal], int]
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
