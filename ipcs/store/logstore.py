@@ -200,7 +200,7 @@ def discard(transaction: Transaction, multihash: Multihash, value: bytes) -> Loc
     transaction.delete(layout.BLOCK + multihash)
     at = location(layout.unpack_entry(value))
     if at is not None:
-        transaction.put(layout.FREED + layout.PLACE.pack(at.segment, at.page), layout.LENGTH.pack(at.length))
+        transaction.put(*layout.freed(*at))
     return at
 
 
