@@ -29,7 +29,7 @@ from .control.parts import NodeParts
 from .control.server import control_service
 from .errors import FailedPrecondition, InvalidArgument, IpcsError, Unavailable
 from .net.bootstrap import keep_connected
-from .net.host import Host, HostConfig, open_host
+from .net.host import Host, HostConfig, open_host, split_peer
 from .net.identity import load_or_create
 from .rpc import serve
 from .store.store import Store, open_store
@@ -81,10 +81,10 @@ class Node:
 async def open_node(config: NodeConfig) -> AsyncIterator[Node]:
     """Run a node as long as the block runs; when it is entered, the node listens and its socket answers.
 
-    Raises `Unavailable` when another process uses the repo, `Unavailable` too when one serves on the socket,
-    `InvalidArgument` for an address it may not or cannot listen on, `FailedPrecondition` for an unusable repo.
+    Raises `Unavailable` when another process uses the repo or the socket, `InvalidArgument` for an address that is
+    malformed or that it may not or cannot listen on, `FailedPrecondition` for an unusable repo.
     """
-    _check_listen(config)
+    _check_addresses(config)
     with _locked_repo(config.repo):
         identity = load_or_create(config.repo / "identity.key")
         with open_store(config.repo / "store", links_of) as store:
@@ -105,7 +105,9 @@ async def open_node(config: NodeConfig) -> AsyncIterator[Node]:
                 content.close()
 
 
-def _check_listen(config: NodeConfig) -> None:
+def _check_addresses(config: NodeConfig) -> None:
+    for address in config.bootstrap:
+        split_peer(address)
     public = [address for address in config.listen if not address.startswith(LOOPBACK)]
     if public and not config.open:
         raise InvalidArgument(
