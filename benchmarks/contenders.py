@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Protocol
 
 import trio
-from ipcs.unixfs.importer import Importer, import_blocks
-from ipcs.unixfs.profile import Profile
 
 from ipcs.block import Block
 from ipcs.cid import RAW, codec_of, format_cid
 from ipcs.errors import InvalidArgument
 from ipcs.testing.peers import Peer, open_kubo, open_script, write_flatfs
+from ipcs.unixfs.importer import Importer, import_blocks
+from ipcs.unixfs.profile import Profile
 
 READ_SIZE = 1 << 20
 
