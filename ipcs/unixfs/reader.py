@@ -63,7 +63,7 @@ class FileReader:
         self._root = root
         self._offset = offset
         self._end = MAX_SIZE if length is None else offset + length
-        self._spending = Spending(budget, format_cid(root))
+        self._spending = Spending(budget, root)
         self._stack = [_Pending(root, 0, None, 0, identity_data(root))]  # the next one last
         self._asked: list[_Pending] = []
 
@@ -150,18 +150,16 @@ def decode_file(cid: Cid, data: Data, *, is_root: bool) -> tuple[list[dag_pb.Lin
 
     Raises `InvalidArgument` when a root is a directory or a symlink, `MalformedBlock` when it is no file's node.
     """
-    text = format_cid(cid) if is_root else ""
     pb = dag_pb.decode(data)
     if pb.data is None:
-        raise MalformedBlock(f"{text or format_cid(cid)} is a dag-pb node without UnixFS data")
+        raise MalformedBlock(f"{format_cid(cid)} is a dag-pb node without UnixFS data", subject=format_cid(cid))
     message = node.decode(pb.data)
     if message.kind not in (Kind.FILE, Kind.RAW):
         error = InvalidArgument if is_root else MalformedBlock
-        raise error(f"{text or format_cid(cid)} is a {message.kind.name.lower()}, not a file", subject=text)
+        raise error(f"{format_cid(cid)} is a {message.kind.name.lower()}, not a file", subject=format_cid(cid))
     if len(pb.links) != len(message.blocksizes):
-        raise MalformedBlock(
-            f"{text or format_cid(cid)} has {len(pb.links)} links and {len(message.blocksizes)} block sizes"
-        )
+        what = f"has {len(pb.links)} links and {len(message.blocksizes)} block sizes"
+        raise MalformedBlock(f"{format_cid(cid)} {what}", subject=format_cid(cid))
     if any(link.name for link in pb.links):
-        raise MalformedBlock(f"{text or format_cid(cid)} is a file and has a named link")
+        raise MalformedBlock(f"{format_cid(cid)} is a file and has a named link", subject=format_cid(cid))
     return pb.links, message
