@@ -11,7 +11,7 @@ from typing import Protocol
 import trio
 
 from ipcs.block import Block
-from ipcs.cid import RAW, codec_of, format_cid, multihash_of
+from ipcs.cid import RAW, codec_of, format_cid
 from ipcs.errors import InvalidArgument
 from ipcs.testing.peers import Peer, open_kubo, open_script, write_flatfs
 from ipcs.unixfs.importer import Importer, import_blocks
@@ -94,13 +94,12 @@ class Kubo:
         return open_kubo(directory, *([] if durable else ["--no-fsync"]))
 
     async def load(self, _peer: Peer, directory: Path, blob: Blob, share: Share) -> str:
-        return await trio.to_thread.run_sync(_write_kubo_blocks, directory / "repo" / "blocks", blob, share)
+        return await trio.to_thread.run_sync(_write_kubo_blocks, directory / "repo", blob, share)
 
 
-def _write_kubo_blocks(blocks: Path, blob: Blob, share: Share) -> str:
+def _write_kubo_blocks(repo: Path, blob: Blob, share: Share) -> str:
     importer = blob.importer()
-    for block in share.blocks(import_blocks(importer, blob.pieces())):
-        write_flatfs(blocks, multihash_of(block.cid), block.data)
+    write_flatfs(repo, share.blocks(import_blocks(importer, blob.pieces())))
     return format_cid(importer.root.cid)
 
 

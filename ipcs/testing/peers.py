@@ -14,15 +14,15 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import trio
 
-from ..block import Data
-from ..cid import Multihash
+from ..block import Block
+from ..cid import multihash_of
 from ..errors import DeadlineExceeded, IpcsError, NotFound
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -261,14 +261,15 @@ async def open_script(directory: Path, script: str, *flags: str, enter: Sequence
         yield peer
 
 
-def write_flatfs(blocks: Path, multihash: Multihash, data: Data) -> None:
-    """Put one block into a Kubo repository's `blocks` folder, which may be in use.
+def write_flatfs(repo: Path, blocks: Iterable[Block]) -> None:
+    """Put `blocks` into the Kubo repository `repo`, which may be in use.
 
     Layout: go-ds-flatfs `/repo/flatfs/shard/v1/next-to-last/2`, keys in upper-case base32 without padding.
     """
-    key = base64.b32encode(multihash).decode().rstrip("=")
-    shard = blocks / key[-3:-1]
-    shard.mkdir(exist_ok=True)
-    partial = shard / f"{key}.tmp"
-    partial.write_bytes(data)
-    partial.rename(shard / f"{key}.data")
+    for block in blocks:
+        key = base64.b32encode(multihash_of(block.cid)).decode().rstrip("=")
+        shard = repo / "blocks" / key[-3:-1]
+        shard.mkdir(exist_ok=True)
+        partial = shard / f"{key}.tmp"
+        partial.write_bytes(block.data)
+        partial.rename(shard / f"{key}.data")

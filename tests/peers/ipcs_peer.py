@@ -2,8 +2,9 @@
 
     python ipcs_peer.py --repo DIR [--listen MULTIADDR] [--open] [--durable]
 
-`add` with `index` and `of` keeps all inner nodes but only every `of`-th leaf; `fetch` brings a whole DAG into the
-store, with --durable up to the barrier after which it survives a power loss.
+`add` with `index` and `of` keeps all inner nodes but only every `of`-th leaf. `fetch` brings a whole DAG into the
+store, with --durable up to the barrier after which it survives a power loss. `stat` counts blocks in the store and
+blocks received from each peer.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from ipcs.unixfs.profile import Profile
 PIECE = 1 << 20
 
 
-def import_share(node: Node, path: str, chunk: int, index: int, of: int) -> str:
-    importer, leaves = Importer(Profile(chunker=f"size-{chunk}")), 0
+def import_share(node: Node, path: str, profile: Profile, index: int, of: int) -> str:
+    importer, leaves = Importer(profile), 0
     with node.store.hold() as hold, Path(path).open("rb") as file:
         while True:
             piece = file.read(PIECE)
-            blocks = importer.feed(piece) if piece else importer.finish()
             held = []
-            for block in blocks:
-                leaves += codec_of(block.cid) == RAW
-                if codec_of(block.cid) != RAW or leaves % of == index:
+            for block in importer.feed(piece) if piece else importer.finish():
+                is_leaf = codec_of(block.cid) == RAW
+                leaves += is_leaf
+                if not is_leaf or leaves % of == index:
                     held.append(block)
             hold.put_many(held)
             if not piece:
@@ -54,8 +55,11 @@ async def main() -> None:
             await node.host.connect(addr)
             return {}
 
-        async def add(path: str, chunk: int = 262144, index: int = 0, of: int = 1) -> dict[str, Any]:
-            return {"cid": await trio.to_thread.run_sync(import_share, node, path, chunk, index, of)}
+        async def add(
+            path: str, chunk: int = 262144, index: int = 0, of: int = 1, cid_version: int = 1, raw_leaves: bool = True
+        ) -> dict[str, Any]:
+            profile = Profile(chunker=f"size-{chunk}", cid_version=cid_version, raw_leaves=raw_leaves)
+            return {"cid": await trio.to_thread.run_sync(import_share, node, path, profile, index, of)}
 
         async def fetch(cid: str) -> dict[str, Any]:
             before = node.exchange.statistics().duplicate_bytes
@@ -64,6 +68,11 @@ async def main() -> None:
                 await trio.to_thread.run_sync(node.store.barrier)
             return {"duplicates": node.exchange.statistics().duplicate_bytes - before}
 
+        async def stat() -> dict[str, Any]:
+            exchange = node.exchange.statistics()
+            received = {peer: moved.blocks_received for peer, moved in exchange.peers.items()}
+            return {"received": received, "blocks": len(list(node.store.blocks.keys()))}
+
         async def get(cid: str, path: str) -> dict[str, Any]:
             size = 0
             async with await trio.open_file(path, "wb") as out:
@@ -71,7 +80,7 @@ async def main() -> None:
                     size += await out.write(piece)
             return {"bytes": size}
 
-        ops = {"connect": connect, "add": add, "fetch": fetch, "get": get}
+        ops = {"connect": connect, "add": add, "fetch": fetch, "get": get, "stat": stat}
         await serve(node.peer_id, list(node.addresses), ops, (IpcsError,))
 
 
