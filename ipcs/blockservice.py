@@ -41,18 +41,19 @@ class LocalBlocks:
         found = self._store.get_many([multihash_of(cid) for cid in cids])
         blocks = [data for data in found if data is not None]
         if len(blocks) != len(cids):
-            raise _missing(cids[found.index(None)])
+            raise missing_block(cids[found.index(None)])
         return blocks
 
     async def fetch_many(self, cids: Sequence[Cid]) -> None:
         present = self._store.has_many([multihash_of(cid) for cid in cids])
         if not all(present):
-            raise _missing(cids[present.index(False)])
+            raise missing_block(cids[present.index(False)])
 
     def prefetch(self, cids: Sequence[Cid]) -> None:
         """Nothing to do: the store is at hand."""
 
 
-def _missing(cid: Cid) -> NotFound:
+def missing_block(cid: Cid) -> NotFound:
+    """The error of a store that does not hold the block of `cid`."""
     text = format_cid(cid)
     return NotFound(f"block {text} is not in the local store", subject=text)

@@ -70,6 +70,10 @@ class LimitExceeded(InvalidArgument):
     """Untrusted input asks for more than a budget allows (depth, blocks, bytes, length of a field)."""
 
 
+class MalformedBlock(InvalidArgument):
+    """A block's bytes are not what its codec, or UnixFS, says they must be."""
+
+
 class HashMismatch(IpcsError):  # noqa: N818 - states the fact
     """Bytes do not hash to the CID or digest they were offered under."""
 

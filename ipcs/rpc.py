@@ -131,7 +131,7 @@ Handlers = Callable[[Bridge], Sequence[Any]]
 async def serve(path: Path, handlers: Handlers, *, threads: int = THREADS) -> AsyncIterator[Bridge]:
     """A gRPC server on the unix socket `path`, mode 0660, answering as long as the block runs.
 
-    A socket that nobody listens on is replaced. Raises `AlreadyExists` when another process serves there,
+    A socket that nobody listens on is replaced. Raises `Unavailable` when another process serves there,
     `InvalidArgument` when `path` is too long or something else than a socket lies there.
     """
     await trio.to_thread.run_sync(_clear, path)
@@ -176,6 +176,10 @@ def _clear(path: Path) -> None:
         raise errors.InvalidArgument(
             f"socket path {path} is longer than {_SUN_PATH} bytes; choose a shorter one", subject=str(path)
         )
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise errors.InvalidArgument(
+            f"cannot make the socket {path}: its directory does not exist or may not be written", subject=str(path)
+        )
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -192,4 +196,4 @@ def _clear(path: Path) -> None:
             return
         except PermissionError as exc:
             raise errors.InvalidArgument(f"{path} belongs to another user: {exc}", subject=str(path)) from exc
-    raise errors.AlreadyExists(f"another process serves on {path}; stop it or choose another socket", subject=str(path))
+    raise errors.Unavailable(f"another process serves on {path}; stop it or choose another socket", subject=str(path))

@@ -26,9 +26,10 @@ from ipcs.cid import format_cid
 from ipcs.control.client import ControlClient
 from ipcs.errors import IpcsError
 from ipcs.images.layout import BlobFile, read_image
-from ipcs.unixfs.importer import import_file
+from ipcs.unixfs.importer import Importer, import_blocks
 
 PROVIDERS = 3
+PIECE = 1024 * 1024
 START_SECONDS = 30
 FETCH_SECONDS = 300
 STOP_SECONDS = 5
@@ -95,8 +96,9 @@ def spread(blobs: list[BlobFile], providers: list[Peer]) -> tuple[dict[str, str]
     roots: dict[str, str] = {}
     seen: set[bytes] = set()
     for blob in blobs:
+        importer = Importer()
         with blob.path.open("rb") as file:
-            for block in import_file(file):
+            for block in import_blocks(importer, iter(lambda: file.read(PIECE), b"")):
                 if block.cid in seen:
                     continue
                 client = providers[len(seen) % PROVIDERS].client
@@ -105,8 +107,7 @@ def spread(blobs: list[BlobFile], providers: list[Peer]) -> tuple[dict[str, str]
                 for _frame in client.stream("block.put", {"cid": format_cid(block.cid)}, upload):
                     pass
                 seen.add(block.cid)
-                last = block.cid
-        roots[blob.digest] = format_cid(last)
+        roots[blob.digest] = format_cid(importer.root.cid)
     return roots, len(seen)
 
 
@@ -134,7 +135,7 @@ def report(blobs: list[BlobFile], blocks: int, seconds: float, providers: list[P
     size = sum(blob.size for blob in blobs)
     sources = {row["id"]: row for row in _rows(fetcher.client, "peers")}
     received = [sources[peer.address.rpartition("/")[2]]["blocks_received"] for peer in providers]
-    duplicates = fetcher.client.call("stat")["bitswap"]["duplicate_blocks"]
+    duplicates = sum(row["duplicate_blocks"] for row in sources.values())
     table = Table(title="one image, spread over three peers, fetched by a fourth")
     columns = ("bytes", "blocks", "seconds", "MB/s", "from peer 1 / 2 / 3", "duplicates")
     for column in columns:

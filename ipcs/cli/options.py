@@ -15,7 +15,7 @@ from .terminal import Terminal
 if TYPE_CHECKING:
     from ..control.client import ControlClient
 
-Subparsers = argparse._SubParsersAction  # noqa: SLF001 - argparse names this type nowhere else
+Subparsers = argparse._SubParsersAction
 Command = Callable[[argparse.Namespace, Terminal], int]
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -57,7 +57,9 @@ def command(
     if reads:
         parser.add_argument("--json", action="store_true", help="print JSON, one document a line")
     if node:
-        parser.add_argument("--repo", type=Path, metavar="DIR", help="repo of the node (default: $IPCS_PATH or ~/.ipcs)")
+        parser.add_argument(
+            "--repo", type=Path, metavar="DIR", help="repo of the node (default: $IPCS_PATH or ~/.ipcs)"
+        )
         parser.add_argument("--socket", type=Path, metavar="PATH", help="the node's socket (default: REPO/ipcs.sock)")
         parser.add_argument("--timeout", type=duration, metavar="DURATION", help="give up after e.g. 30s or 1m30s")
     return parser

@@ -1,7 +1,7 @@
 """The synchronous client of the control service, for the command line and for scripts.
 
-    with ControlClient("/run/ipcs/ipcs.sock") as node:
-        print(node.call("id"))
+with ControlClient("/run/ipcs/ipcs.sock") as node:
+    print(node.call("id"))
 """
 
 from __future__ import annotations

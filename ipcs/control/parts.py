@@ -8,6 +8,7 @@ from ..bitswap.exchange import Exchange
 from ..config import NodeConfig
 from ..net.host import Host
 from ..store.store import Store
+from ..unixfs.files import Files
 
 
 @dataclass(frozen=True)
@@ -18,3 +19,4 @@ class NodeParts:
     host: Host
     store: Store
     exchange: Exchange
+    files: Files

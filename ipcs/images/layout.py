@@ -116,7 +116,9 @@ def _checked(path: Path, digest: str | None) -> BlobFile:
 
 def _bounded(path: Path) -> bytes:
     if path.stat().st_size > MAX_MANIFEST:
-        raise InvalidArgument(f"{path} is larger than {MAX_MANIFEST} bytes, too large for a manifest", subject=str(path))
+        raise InvalidArgument(
+            f"{path} is larger than {MAX_MANIFEST} bytes, too large for a manifest", subject=str(path)
+        )
     return path.read_bytes()
 
 

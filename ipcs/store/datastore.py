@@ -18,7 +18,7 @@ class Datastore(Protocol):
     """Bytes to bytes, keys in order. Synchronous and thread-safe: the caller decides which thread pays.
 
     Errors: `ResourceExhausted` for a full disk or too many open files, `StoreCorrupt` for unreadable files. A write
-    that raises has changed nothing, and the next one may succeed.
+    that raises has been applied as a whole or not at all, and the next one may succeed.
     """
 
     def get(self, key: bytes) -> bytes | None:
@@ -135,6 +135,7 @@ class Transaction:
     def __init__(self, datastore: Datastore) -> None:
         self._datastore = datastore
         self._writes: dict[bytes, bytes | None] = {}
+        self._put: dict[bytes, dict[bytes, bytes]] = {}
 
     def __len__(self) -> int:
         return len(self._writes)
@@ -144,19 +145,27 @@ class Transaction:
             return self._writes[key]
         return self._datastore.get(key)
 
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        found = self._datastore.get_many(keys)
+        if not self._writes:
+            return found
+        return [self._writes.get(key, value) for key, value in zip(keys, found, strict=True)]
+
     def put(self, key: bytes, value: bytes) -> None:
         self._writes[key] = value
+        self._put.setdefault(key[:1], {})[key] = value
 
     def delete(self, key: bytes) -> None:
         self._writes[key] = None
+        self._put.get(key[:1], {}).pop(key, None)
 
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Pairs under `prefix` as `commit` would leave them; keys written here come last."""
-        for key, value in self._datastore.scan(prefix):
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Pairs as `Datastore.scan` would give them after `commit`; those written here come last."""
+        for key, value in self._datastore.scan(prefix, start):
             if key not in self._writes:
                 yield key, value
-        for key, written in list(self._writes.items()):
-            if written is not None and key.startswith(prefix):
+        for key, written in list(self._put.get(prefix[:1], {}).items()):
+            if key.startswith(prefix) and key >= start:
                 yield key, written
 
     def commit(self, *, sync: bool) -> None:
@@ -164,3 +173,4 @@ class Transaction:
         if self._writes:
             self._datastore.write(list(self._writes.items()), sync=sync)
             self._writes.clear()
+            self._put.clear()

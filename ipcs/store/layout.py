@@ -6,6 +6,7 @@ All integers are little-endian in values and big-endian in keys, where order mat
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 from ..cid import Cid, Multihash
@@ -17,7 +18,7 @@ FORMAT_VERSION = 1
 BLOCK = b"b"
 """block: multihash -> `Entry`."""
 LOOSE = b"l"
-"""queue of uncounted blocks: put time in ns, counter -> multihashes."""
+"""queue of uncounted blocks: serial number -> put time in ns, multihashes."""
 BLOB = b"d"
 """blob record: packed digest -> `BLOB_HEAD`, root, profile."""
 BY_ROOT = b"D"
@@ -33,20 +34,30 @@ BY_HOLDER = b"h"
 EXPIRY = b"e"
 """references that expire: expiry in ns, owner, packed root -> nothing."""
 PENDING = b"x"
-"""decrements still to be done: counter -> multihashes."""
+"""decrements still to be done: serial number -> multihashes."""
 FREED = b"f"
-"""ranges to punch: segment, page -> bytes."""
-SEGMENT = b"s"
-"""segment: number -> `SegmentCounts`."""
+"""range to punch: segment, page (`PLACE`) -> length in bytes (`LENGTH`)."""
 QUARANTINE = b"q"
-"""corrupt block: multihash -> where its bytes lie."""
+"""corrupt block: segment, page (`PLACE`) -> length in bytes (`LENGTH`), multihash."""
 META = b"m"
 """single values: see `BARRIER`."""
 RECORDS = b"z"
 """the namespace of other layers (`Store.records`)."""
 
 BARRIER = META + b"barrier"
-"""position up to which segments are known to be on disk."""
+"""`BARRIER_VALUE`: everything put before is known to be on disk."""
+
+BARRIER_VALUE = struct.Struct("<QII")
+"""first serial number, segment and page that are not known to be on disk."""
+
+PLACE = struct.Struct(">II")
+"""segment and page, inside a key."""
+
+LENGTH = struct.Struct("<I")
+"""bytes of a range."""
+
+PAGE = 4096
+"""Values in segments begin at multiples of this, the block size of the file systems that we punch holes in."""
 
 BLOB_HEAD = struct.Struct("<QQQBB")
 """size, created_at, updated_at, flags, length of the root CID."""
@@ -97,7 +108,12 @@ def by_root_prefix(root: Cid) -> bytes:
     return BY_ROOT + bytes((len(root),)) + root
 
 
-def pack_multihashes(multihashes: list[Multihash]) -> bytes:
+def pack_loose(put_at: int, multihashes: Sequence[Multihash]) -> bytes:
+    """A value of the `LOOSE` queue; `put_at` in ns since 1970."""
+    return STAMP.pack(put_at) + pack_multihashes(multihashes)
+
+
+def pack_multihashes(multihashes: Sequence[Multihash]) -> bytes:
     """Multihashes one after another, each behind its length in a byte."""
     return b"".join(bytes((len(multihash),)) + multihash for multihash in multihashes)
 
@@ -113,11 +129,16 @@ def unpack_multihashes(packed: bytes) -> list[Multihash]:
     return found
 
 
+def pages_of(length: int) -> int:
+    """Pages that a value of `length` bytes takes."""
+    return -(-length // PAGE)
+
+
 class Entry(NamedTuple):
     """Where a block lies and how many times it is counted.
 
     `segment` 0 means that the data stands behind the entry itself; `MISSING` that the bytes are gone (quarantined) and
-    only the count is left. `page` is the offset in the segment in units of 4,096 bytes. `count` is the number of
+    only the count is left. `page` is the offset in the segment in units of 4,096 bytes. `counted` is the number of
     counted blocks that link to this one, plus one if it is a root, plus decrements still pending. `codec` is that
     under which its own links have been counted, 0 if they have not.
     """
@@ -125,18 +146,30 @@ class Entry(NamedTuple):
     segment: int
     page: int
     length: int
-    count: int
+    counted: int
     codec: int
 
 
 ENTRY = struct.Struct("<IIIII")
 INLINE = 0
 MISSING = 0xFFFFFFFF
+_INLINE_HEAD = struct.pack("<I", INLINE)
+_MISSING_HEAD = struct.pack("<I", MISSING)
 
 
 def unpack_entry(value: bytes) -> Entry:
     """The entry at the head of an index value."""
     return Entry._make(ENTRY.unpack_from(value))
+
+
+def is_missing(value: bytes) -> bool:
+    """Whether an index value has only a count left."""
+    return value[:4] == _MISSING_HEAD
+
+
+def is_inline(value: bytes) -> bool:
+    """Whether the data stands in the index value itself."""
+    return value[:4] == _INLINE_HEAD
 
 
 def repack_entry(entry: Entry, value: bytes) -> bytes:
@@ -158,3 +191,9 @@ def split_owner(key: bytes) -> tuple[str, bytes]:
 def holder_prefix(packed_root: bytes) -> bytes:
     """Prefix of the `BY_HOLDER` keys of a packed root."""
     return BY_HOLDER + bytes((len(packed_root),)) + packed_root
+
+
+def split_stamp(key: bytes) -> tuple[int, Cid]:
+    """Last use and root of an `UNHELD` key."""
+    at = len(UNHELD)
+    return STAMP.unpack_from(key, at)[0], Cid(key[at + STAMP.size :])

@@ -30,7 +30,8 @@ MAX_OPEN_FILES = 200
 """Table files LevelDB keeps open: leaves most of the usual 1,024 descriptors to segments and sockets."""
 
 SCAN_CHUNK = 512
-"""Pairs read at a time by a scan, so that no iterator outlives a reopen."""
+"""Most pairs read at a time by a scan, so that no iterator outlives a reopen; the first reads are short, as many
+scans want one pair only."""
 
 
 class LevelDBDatastore:
@@ -75,13 +76,15 @@ class LevelDBDatastore:
 
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         position = max(prefix, start)
+        wanted = 4
         while True:
             with self._reading() as database, database.raw_iterator() as iterator:
-                chunk = _read_chunk(iterator, position, prefix)
+                chunk = _read_chunk(iterator, position, prefix, wanted)
             yield from chunk
-            if len(chunk) < SCAN_CHUNK:
+            if len(chunk) < wanted:
                 return
             position = chunk[-1][0] + b"\0"
+            wanted = min(wanted * 4, SCAN_CHUNK)
 
     def size(self) -> int:
         return sum(entry.stat().st_blocks * 512 for entry in self._path.iterdir())
@@ -128,10 +131,10 @@ class LevelDBDatastore:
             raise _translated(exc, self._path) from exc
 
 
-def _read_chunk(iterator: plyvel.RawIterator, position: bytes, prefix: bytes) -> list[tuple[bytes, bytes]]:
+def _read_chunk(iterator: plyvel.RawIterator, position: bytes, prefix: bytes, wanted: int) -> list[tuple[bytes, bytes]]:
     chunk: list[tuple[bytes, bytes]] = []
     iterator.seek(position)
-    while iterator.valid() and len(chunk) < SCAN_CHUNK:
+    while iterator.valid() and len(chunk) < wanted:
         key, value = iterator.item()
         if not key.startswith(prefix):
             break

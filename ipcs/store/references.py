@@ -13,6 +13,7 @@ from threading import RLock
 
 from ..errors import InvalidArgument
 from . import layout
+from .barrier import Barrier
 from .datastore import Datastore, Transaction
 from .layout import Root
 from .roots import RootTable
@@ -36,9 +37,12 @@ class Reference:
 class References:
     """The table of references. Every change is one synced write; thread-safe."""
 
-    def __init__(self, datastore: Datastore, roots: RootTable, lock: RLock, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, datastore: Datastore, roots: RootTable, barrier: Barrier, lock: RLock, clock: Callable[[], int]
+    ) -> None:
         self._datastore = datastore
         self._roots = roots
+        self._barrier = barrier
         self._lock = lock
         self._clock = clock
 
@@ -50,10 +54,11 @@ class References:
         """
         check_owner(owner)
         reference = Reference(owner, root, name, self._clock(), expires_at)
+        mark = None if isinstance(root, str) else self._barrier.reach()
         with self._lock:
             transaction = Transaction(self._datastore)
             self.put(transaction, reference)
-            transaction.commit(sync=True)
+            self._barrier.commit(transaction, mark)
         return reference
 
     def drop(self, owner: str, root: Root) -> bool:
@@ -61,32 +66,37 @@ class References:
         with self._lock:
             transaction = Transaction(self._datastore)
             dropped = self._delete(transaction, owner, layout.pack_root(root))
-            transaction.commit(sync=True)
+            self._barrier.commit(transaction, None)
         return dropped
 
     def drop_owner(self, owner: str) -> int:
         """Drop all references of `owner`, as at the end of a lease; says how many there were."""
         with self._lock:
             transaction = Transaction(self._datastore)
-            held = [reference.root for reference in self.list(owner)]
+            held = [reference.root for reference in self.held_by(owner)]
             for root in held:
                 self._delete(transaction, owner, layout.pack_root(root))
-            transaction.commit(sync=True)
+            self._barrier.commit(transaction, None)
         return len(held)
 
-    def list(self, owner: str | None = None) -> Iterator[Reference]:
+    def held_by(self, owner: str | None = None) -> Iterator[Reference]:
         """All references, or those of `owner`, by owner and root; expired ones too until the next collection."""
         prefix = layout.BY_OWNER if owner is None else layout.owner_prefix(owner)
         for key, value in self._datastore.scan(prefix):
             yield _unpack(key, value)
 
     def holders(self, root: Root) -> list[Reference]:
-        """Who holds exactly `root`, by owner; empty when it is cache or not here."""
-        prefix = layout.holder_prefix(layout.pack_root(root))
-        owners = [key[len(prefix) :] for key, _ in self._datastore.scan(prefix)]
-        keys = [layout.owner_prefix(owner.decode()) + layout.pack_root(root) for owner in owners]
-        found = zip(keys, self._datastore.get_many(keys), strict=True)
-        return [_unpack(key, value) for key, value in found if value is not None]
+        """Who holds `root`, under this name or another (a blob's digest and its root CID); empty when it is cache."""
+        found = []
+        for name in self._roots.names_of(Transaction(self._datastore), root):
+            packed_root = layout.pack_root(name)
+            prefix = layout.holder_prefix(packed_root)
+            for key, _ in self._datastore.scan(prefix):
+                of_owner = layout.BY_OWNER + key[len(prefix) :] + b"\0" + packed_root
+                value = self._datastore.get(of_owner)
+                if value is not None:
+                    found.append(_unpack(of_owner, value))
+        return found
 
     def expire(self) -> int:
         """Drop the references whose time has passed; says how many. A collection does this first."""
@@ -100,7 +110,7 @@ class References:
             transaction = Transaction(self._datastore)
             for owner, packed_root in due:
                 self._delete(transaction, owner, packed_root)
-            transaction.commit(sync=True)
+            self._barrier.commit(transaction, None)
         return len(due)
 
     def put(self, transaction: Transaction, reference: Reference) -> None:
@@ -115,7 +125,7 @@ class References:
         transaction.put(key, head + reference.name.encode())
         transaction.put(layout.holder_prefix(packed_root) + reference.owner.encode(), b"")
         if reference.expires_at:
-            transaction.put(layout.EXPIRY + layout.STAMP.pack(reference.expires_at) + key[1:], b"")
+            transaction.put(expiry_key(reference.expires_at, key), b"")
         self._roots.referenced(transaction, reference.root)
 
     def _delete(self, transaction: Transaction, owner: str, packed_root: bytes) -> bool:
@@ -136,9 +146,14 @@ def check_owner(owner: str) -> None:
         raise InvalidArgument(f"{owner!r} is not an owner: use containerd, user/<name> or lease/<id>", subject=owner)
 
 
+def expiry_key(expires_at: int, key: bytes) -> bytes:
+    """The `EXPIRY` key of the reference under the `BY_OWNER` key `key`."""
+    return layout.EXPIRY + layout.STAMP.pack(expires_at) + key[1:]
+
+
 def _delete_expiry(transaction: Transaction, expires_at: int, key: bytes) -> None:
     if expires_at:
-        transaction.delete(layout.EXPIRY + layout.STAMP.pack(expires_at) + key[1:])
+        transaction.delete(expiry_key(expires_at, key))
 
 
 def _unpack(key: bytes, value: bytes) -> Reference:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ..cid import Cid, multihash_of
+from ..cid import Cid
 from . import layout
 from .blobs import BlobRecord, delete_blob, put_blob, unpack_blob
-from .counts import Counter, pend
+from .counts import Counter, distinct, pend
 from .datastore import Transaction
 from .layout import Root
 
@@ -34,7 +34,7 @@ class RootTable:
             if previous.root != record.root:
                 self._settle(transaction, previous.root)
         put_blob(transaction, record)
-        self._settle(transaction, record.root)
+        self.touch(transaction, record.root)
 
     def referenced(self, transaction: Transaction, root: Root) -> None:
         """A reference to `root` was written: a CID becomes a counted DAG, a known blob leaves the cache."""
@@ -66,16 +66,20 @@ class RootTable:
         self._settle(transaction, cid)
         return True
 
-    def drop(self, transaction: Transaction, cid: Cid) -> None:
-        """Forget an unheld root with its blob records; its blocks are decremented by the collector."""
+    def drop(self, transaction: Transaction, cid: Cid) -> bool:
+        """Forget a root that nobody references, and its blob records; False when it has gone or is referenced.
+
+        The decrement of its first block is then pending.
+        """
         value = transaction.get(layout.ROOT + cid)
-        if value is None:
-            return
+        if value is None or transaction.get(layout.UNHELD + value + cid) is None:
+            return False
         for record in self.records_of(transaction, cid):
             delete_blob(transaction, record)
         transaction.delete(layout.ROOT + cid)
         transaction.delete(layout.UNHELD + value + cid)
-        pend(transaction, [multihash_of(cid)], self._serial)
+        pend(transaction, list(distinct([cid])), self._serial)
+        return True
 
     def records_of(self, transaction: Transaction, cid: Cid) -> list[BlobRecord]:
         """The blob records of a root."""
@@ -88,10 +92,19 @@ class RootTable:
                 records.append(unpack_blob(digest, value))
         return records
 
+    def names_of(self, transaction: Transaction, root: Root) -> list[Root]:
+        """Everything by which the DAG that `root` means can be referenced: its CID and the digests of its records."""
+        cid = self.dag_of(transaction, root)
+        if cid is None:
+            return [root]
+        return [cid, *(record.digest for record in self.records_of(transaction, cid))]
+
     def is_held(self, transaction: Transaction, cid: Cid) -> bool:
         """Whether anyone references the root itself or a blob that it is."""
-        roots: list[Root] = [cid, *(record.digest for record in self.records_of(transaction, cid))]
-        return any(True for root in roots for _ in transaction.scan(layout.holder_prefix(layout.pack_root(root))))
+        return any(
+            next(iter(transaction.scan(layout.holder_prefix(layout.pack_root(name)))), None) is not None
+            for name in self.names_of(transaction, cid)
+        )
 
     def _add(self, transaction: Transaction, cid: Cid) -> None:
         if transaction.get(layout.ROOT + cid) is None:

@@ -1,0 +1,1 @@
+"""Measurements; README.md says how they are made and how to read them."""

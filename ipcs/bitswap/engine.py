@@ -1,0 +1,287 @@
+"""The Bitswap engine: client and server joined, and the messages between them and each peer. Pure.
+
+`handle(event, now) -> list[Action]` is the whole interface, `next_deadline()` says when `TimePassed` is due. One task
+owns an engine; nothing in it waits, reads a clock, or draws a random number that was not handed in. After
+`handle(TimePassed)` `next_deadline() > now`: an overdue timer cannot starve the inbox.
+
+Each peer has two lanes. A lane has at most one message out; what changes meanwhile is merged, so a peer that does not
+read costs one message and its bounded debts, and is disconnected when that message does not leave in time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from math import inf
+from typing import assert_never
+
+from ..cid import PeerId
+from .client import Client
+from .conduct import Conduct
+from .events import (
+    Action,
+    BlocksRead,
+    BlocksStored,
+    BlocksWanted,
+    Disconnect,
+    Event,
+    Lane,
+    MessageReceived,
+    MessageSent,
+    PeerConnected,
+    PeerDisconnected,
+    ProvidersFound,
+    ReadBlocks,
+    SendMessage,
+    SessionClosed,
+    SessionOpened,
+    StoreBlocks,
+    StoreFailed,
+    StreamFailed,
+    StreamOpened,
+    TimePassed,
+)
+from .limits import (
+    MAX_PRESENCES_QUEUED,
+    MAX_WANT_MESSAGE_ENTRIES,
+    SEND_TIMEOUT_FLOOR,
+    SEND_TIMEOUT_RATE,
+    Config,
+)
+from .message import Message
+from .schedule import Random, Scheduler
+from .server import Server
+from .statistics import ExchangeStatistics, PeerStatistics, Traffic, total
+
+
+class _Outbound:
+    """What is on its way to one peer. Deadlines are when a message must have left; inf when none is out."""
+
+    __slots__ = ("blocks_deadline", "control_deadline", "dropped", "traffic")
+
+    def __init__(self) -> None:
+        self.control_deadline = inf
+        self.blocks_deadline = inf
+        self.dropped = False
+        self.traffic = Traffic()
+
+
+class Engine:
+    """One node's Bitswap."""
+
+    def __init__(self, config: Config, rng: Random) -> None:
+        self.client = Client(config)
+        self.server = Server(config)
+        self.conduct = Conduct()
+        self._scheduler = Scheduler(self.client, config, rng)
+        self._outbound: dict[PeerId, _Outbound] = {}
+        self._gone = Traffic()
+        self._now = -inf
+
+    def next_deadline(self) -> float:
+        """The time at which `TimePassed` is due; inf when nothing is."""
+        deadline = min(self.client.next_deadline(self._now), self._scheduler.next_deadline, self.server.next_deadline)
+        for outbound in self._outbound.values():
+            if not outbound.dropped:
+                deadline = min(deadline, outbound.control_deadline, outbound.blocks_deadline)
+        return deadline
+
+    def expects(self, peer: PeerId) -> bool:
+        """Whether `peer` was ever asked for anything: blocks from another need not even be hashed."""
+        remote = self.client.remotes.get(peer)
+        return remote is not None and bool(remote.settled or remote.wantlist.sent)
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """What to do now that `event` happened."""
+        self._now = now
+        actions: list[Action] = []
+        self._dispatch(event, now, actions)
+        self.client.expire(now)
+        actions += self._scheduler.pump(now)
+        self._send(now, actions)
+        actions += [ReadBlocks(peer, cids) for peer, cids in self.server.next_reads(now)]
+        return actions
+
+    def _dispatch(self, event: Event, now: float, actions: list[Action]) -> None:
+        match event:
+            case MessageReceived():
+                self._message(event, now, actions)
+            case BlocksStored():
+                actions += self.client.stored([cid for cid, _ in event.blocks], now)
+                self.server.stored(event.blocks)
+            case BlocksRead():
+                self.server.read(event.peer, event.blocks)
+            case MessageSent() | StreamFailed():
+                self._lane_free(event)
+            case BlocksWanted():
+                self.client.want(event.session, event.cids, reading=event.reading)
+            case TimePassed():
+                self._drop_slow_readers(now, actions)
+            case _:
+                self._membership(event, now, actions)
+
+    def _membership(
+        self,
+        event: PeerConnected
+        | PeerDisconnected
+        | StreamOpened
+        | SessionOpened
+        | SessionClosed
+        | ProvidersFound
+        | StoreFailed,
+        now: float,
+        actions: list[Action],
+    ) -> None:
+        match event:
+            case PeerConnected():
+                self._connected(event.peer, now, actions)
+            case PeerDisconnected():
+                self._disconnected(event.peer)
+            case StreamOpened():
+                if event.peer in self.client.remotes:
+                    self.client.remotes[event.peer].presences = event.presences
+            case SessionOpened():
+                self.client.open(event.session, event.root, event.hints, event.estimate, now)
+            case SessionClosed():
+                self.client.close(event.session)
+            case ProvidersFound():
+                self.client.hint(event.session, event.peers)
+            case StoreFailed():
+                self.client.store_failed(event.cids)
+            case _:
+                assert_never(event)
+
+    # -- peers ---------------------------------------------------------------------------------------------------------
+
+    def _connected(self, peer: PeerId, now: float, actions: list[Action]) -> None:
+        ban = self.conduct.banned(peer, now)
+        if ban is not None:
+            actions.append(Disconnect(peer, f"banned: {ban.reason}", ban.until - now))
+            return
+        if peer in self._outbound:
+            return
+        outbound = self._outbound[peer] = _Outbound()
+        self.client.connected(peer, outbound.traffic)
+        self.server.connected(peer, outbound.traffic)
+
+    def _disconnected(self, peer: PeerId) -> None:
+        outbound = self._outbound.pop(peer, None)
+        if outbound is not None:
+            self._gone.add(outbound.traffic)
+        self.client.disconnected(peer)
+        self.server.disconnected(peer)
+
+    def _drop(self, peer: PeerId, reason: str, actions: list[Action], ban_seconds: float = 0.0) -> None:
+        """Close the connection; until that is done nothing more goes there and its wants are asked elsewhere."""
+        outbound = self._outbound[peer]
+        if not outbound.dropped:
+            outbound.dropped = True
+            actions.append(Disconnect(peer, reason, ban_seconds))
+            self.client.disconnected(peer)
+            self.server.disconnected(peer)
+
+    def _drop_slow_readers(self, now: float, actions: list[Action]) -> None:
+        for peer, outbound in self._outbound.items():
+            if min(outbound.control_deadline, outbound.blocks_deadline) <= now:
+                self._drop(peer, "does not read what it is sent", actions)
+
+    # -- messages in ---------------------------------------------------------------------------------------------------
+
+    def _message(self, event: MessageReceived, now: float, actions: list[Action]) -> None:
+        peer = event.peer
+        outbound = self._outbound.get(peer)
+        if outbound is None or outbound.dropped:
+            return
+        if (event.blocks or event.refused) and not self._blocks(event, outbound.traffic, now, actions):
+            return
+        if event.haves:
+            self.client.have(peer, event.haves)
+        if event.dont_haves:
+            self.client.lack(peer, event.dont_haves)
+        if event.entries or event.full:
+            self.client.wanted_by(peer, [entry.cid for entry in event.entries if not entry.cancel])
+            self.server.receive(peer, event.entries, event.sizes, full=event.full)
+            if len(self.server.ledgers[peer].presences) > MAX_PRESENCES_QUEUED:
+                self._drop(peer, "asks faster than it reads the answers", actions)
+
+    def _blocks(self, event: MessageReceived, traffic: Traffic, now: float, actions: list[Action]) -> bool:
+        """Take the blocks; False when their sender is banned for them."""
+        peer = event.peer
+        wanted, unasked, unasked_bytes = self.client.receive(peer, event.blocks, now)
+        if wanted:
+            actions.append(StoreBlocks(wanted))
+        unasked += event.refused
+        if not unasked:
+            return True
+        traffic.unasked_blocks += unasked
+        traffic.unasked_bytes += unasked_bytes + event.refused_bytes
+        ban = self.conduct.judge(peer, traffic, now)
+        if ban is not None:
+            self._drop(peer, ban.reason, actions, ban.until - now)
+        return ban is None
+
+    # -- messages out --------------------------------------------------------------------------------------------------
+
+    def _lane_free(self, event: MessageSent | StreamFailed) -> None:
+        outbound = self._outbound.get(event.peer)
+        if outbound is None:
+            return
+        if event.lane is Lane.CONTROL:
+            outbound.control_deadline = inf
+            if isinstance(event, StreamFailed) and event.peer in self.client.remotes:
+                self.client.remotes[event.peer].wantlist.restart()
+        else:
+            outbound.blocks_deadline = inf
+            self.server.sent(event.peer)
+
+    def _send(self, now: float, actions: list[Action]) -> None:
+        for peer, outbound in self._outbound.items():
+            if outbound.dropped:
+                continue
+            if outbound.control_deadline == inf:
+                message = self._control(peer)
+                if message is not None:
+                    outbound.control_deadline = now + SEND_TIMEOUT_FLOOR
+                    actions.append(SendMessage(peer, Lane.CONTROL, message))
+            ledger = self.server.ledgers[peer]
+            if outbound.blocks_deadline == inf and ledger.ready is not None:
+                blocks = self.server.take_blocks(peer)
+                if blocks:
+                    outbound.blocks_deadline = now + SEND_TIMEOUT_FLOOR + ledger.sending / SEND_TIMEOUT_RATE
+                    actions.append(SendMessage(peer, Lane.BLOCKS, Message(blocks=blocks)))
+
+    def _control(self, peer: PeerId) -> Message | None:
+        wantlist = self.client.remotes[peer].wantlist
+        presences = self.server.ledgers[peer].presences
+        if not wantlist.dirty and not presences:
+            return None
+        entries, full = wantlist.take(MAX_WANT_MESSAGE_ENTRIES)
+        message = Message(entries, full)
+        for cid, held in presences.items():
+            (message.haves if held else message.dont_haves).append(cid)
+        presences.clear()
+        return message
+
+    # -- what callers may see ------------------------------------------------------------------------------------------
+
+    @property
+    def waits(self) -> bool:
+        """Whether a session or a peer waits for a block to be stored."""
+        return bool(self.client.wants) or self.server.waits
+
+    def statistics(self) -> ExchangeStatistics:
+        """What was counted so far."""
+        peers: dict[PeerId, PeerStatistics] = {}
+        for peer, remote in self.client.remotes.items():
+            peers[peer] = PeerStatistics(
+                peer,
+                **asdict(remote.traffic),
+                wants=len(self.server.ledgers[peer].wants),
+                asks=len(remote.asks),
+                asked_bytes=remote.in_flight,
+                window=remote.window,
+                rate=remote.rate,
+                latency=remote.latency,
+                stalled=remote.stalled,
+            )
+        together = total([self._gone, *(outbound.traffic for outbound in self._outbound.values())])
+        return ExchangeStatistics(**asdict(together), wants=len(self.client.wants), peers=peers)

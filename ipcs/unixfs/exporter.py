@@ -1,0 +1,55 @@
+"""Files out of a `BlockSource`: streamed, any range, with a read-ahead window."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+from ..block import Data
+from ..blockservice import BlockSource, missing_block
+from ..cid import Cid, multihash_of
+from ..store.blockstore import Blockstore
+from .budget import DEFAULT_BUDGET, Budget
+from .reader import FileReader
+
+
+async def read(
+    source: BlockSource,
+    root: Cid,
+    offset: int = 0,
+    length: int | None = None,
+    budget: Budget = DEFAULT_BUDGET,
+) -> AsyncIterator[Data]:
+    """The file at `root` from byte `offset`, `length` bytes or to its end, in pieces of at most a block.
+
+    Only blocks that the range touches are read; those ahead are announced to `source.prefetch`. Raises `NotFound` for
+    a block that cannot be had, and what `FileReader` raises.
+    """
+    reader = FileReader(root, offset, length, budget)
+    blocks: Sequence[Data] = ()
+    while True:
+        for piece in reader.supply(blocks):
+            yield piece
+        if not (wanted := reader.wanted()):
+            return
+        source.prefetch(reader.ahead())
+        blocks = await source.get_many(wanted)
+
+
+def read_stored(
+    store: Blockstore,
+    root: Cid,
+    offset: int = 0,
+    length: int | None = None,
+    budget: Budget = DEFAULT_BUDGET,
+) -> Iterator[Data]:
+    """Like `read`, from a store alone and without an event loop, for callers in a thread of their own."""
+    reader = FileReader(root, offset, length, budget)
+    blocks: Sequence[Data] = ()
+    while True:
+        yield from reader.supply(blocks)
+        if not (wanted := reader.wanted()):
+            return
+        found = store.get_many([multihash_of(cid) for cid in wanted])
+        blocks = [data for data in found if data is not None]
+        if len(blocks) != len(wanted):
+            raise missing_block(wanted[found.index(None)])
