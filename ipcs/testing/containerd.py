@@ -212,7 +212,16 @@ class NodeProcess(Process):
         self.socket = directory / "i.sock"
         more = [part for address in bootstrap for part in ("--bootstrap", address)]
         listen = ["--listen", "/ip4/127.0.0.1/tcp/0"]
-        argv = [sys.executable, "-m", "ipcs.node", "--json", "--repo", str(directory / "repo"), "--socket", str(self.socket)]
+        argv = [
+            sys.executable,
+            "-m",
+            "ipcs.node",
+            "--json",
+            "--repo",
+            str(directory / "repo"),
+            "--socket",
+            str(self.socket),
+        ]
         already = (directory / "node.log").stat().st_size if (directory / "node.log").exists() else 0
         super().__init__(directory, "node", [*argv, *listen, *more, *args])
         self.wait_listening(self.socket)
