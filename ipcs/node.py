@@ -23,6 +23,8 @@ import trio
 
 from .bitswap.exchange import Exchange, open_exchange
 from .config import AGENT, DEFAULT_LISTEN, NodeConfig, default_repo
+from .content.server import ContentService
+from .content.store import ContentStore
 from .control.parts import NodeParts
 from .control.server import control_service
 from .errors import FailedPrecondition, InvalidArgument, IpcsError, Unavailable
@@ -90,14 +92,17 @@ async def open_node(config: NodeConfig) -> AsyncIterator[Node]:
             async with open_host(host_config) as host, open_exchange(host, store.blocks) as exchange:
                 files = Files(store, exchange)
                 parts = NodeParts(config, host, store, exchange, files)
+                content = ContentStore(store, config.repo / "ingests")
+                service = ContentService(content)
                 async with (
                     control_service(parts) as control,
-                    serve(config.socket_path, control),
+                    serve(config.socket_path, lambda bridge: [*control(bridge), *service.handlers(bridge)]),
                     trio.open_nursery() as nursery,
                 ):
                     nursery.start_soon(keep_connected, host, config.bootstrap)
                     yield Node(config, host, store, exchange, files)
                     nursery.cancel_scope.cancel()
+                content.close()
 
 
 def _check_addresses(config: NodeConfig) -> None:

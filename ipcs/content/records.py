@@ -55,7 +55,7 @@ class Records:
 
 def reconcile(store: Store, records: Records) -> None:
     """After a crash: what containerd keeps by reference gets its entry, an entry without reference goes."""
-    kept: set[str] = {ref.root for ref in store.references.list(CONTAINERD) if isinstance(ref.root, str)}
+    kept: set[str] = {ref.root for ref in store.references.held_by(CONTAINERD) if isinstance(ref.root, str)}
     entries = {info.digest for info in records}
     for digest in entries - kept:
         records.delete(digest)

@@ -112,12 +112,16 @@ class LogBlockstore:
             if not layout.is_missing(value):
                 yield Multihash(key[len(layout.BLOCK) :])
 
-    def read_checked(self, multihash: Multihash, value: bytes) -> Data | None:
-        """The bytes of one block that nobody can free now, hashed; None, and quarantined, when they are corrupt."""
+    def read_whole(self, multihash: Multihash, value: bytes) -> Data | None:
+        """The bytes of one block that nobody can free now, hashed; None when they are gone or corrupt."""
         data = self._read_many([value])[0]
-        if isinstance(data, StoreCorrupt) or (data is not None and not matches(multihash, data)):
+        return None if isinstance(data, StoreCorrupt) or data is None or not matches(multihash, data) else data
+
+    def read_checked(self, multihash: Multihash, value: bytes) -> Data | None:
+        """`read_whole`, with what is corrupt quarantined."""
+        data = self.read_whole(multihash, value)
+        if data is None and not layout.is_missing(value):
             self.quarantine(multihash, value)
-            return None
         return data
 
     def quarantine(self, multihash: Multihash, value: bytes) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ..block import Data
@@ -150,7 +150,7 @@ class SegmentLog:
                     file = touched[location.segment] = self._file(location.segment)
                 file.punch(location.page * PAGE, pages_of(location.length) * PAGE)
             for segment, file in touched.items():
-                if segment != self._segment and file.is_hollow():
+                if segment != self._segment and not file.has_data(0, file.size()):
                     self.remove(segment)
 
     def remove(self, segment: int) -> None:
@@ -164,13 +164,21 @@ class SegmentLog:
         """The numbers of all segments, oldest first."""
         return sorted(int(name[: -len(_SUFFIX)]) for name in self._directory.names() if name.endswith(_SUFFIX))
 
+    def unclaimed(self, claimed: Sequence[Location], since: tuple[int, int] = (0, 0)) -> list[Location]:
+        """The ranges that take space from segment and page `since` on, and are not among `claimed`."""
+        by_segment: dict[int, list[Location]] = {}
+        for at in claimed:
+            by_segment.setdefault(at.segment, []).append(at)
+        found: list[Location] = []
+        for segment in self.segments():
+            if segment >= since[0]:
+                start = since[1] if segment == since[0] else 0
+                found.extend(self._gaps(segment, start, by_segment.get(segment, [])))
+        return found
+
     def allocated(self) -> int:
         """Bytes of disk that all segments take, as the file system says."""
         return self._directory.allocated()
-
-    def size(self, segment: int) -> int:
-        """Bytes of a segment, holes included."""
-        return self._file(segment).size()
 
     def space(self) -> tuple[int, int]:
         """Bytes of the file system: all of it, and what is free for us."""
@@ -181,6 +189,15 @@ class SegmentLog:
         with self._open_lock:
             self._open.clear()
         self._unsynced.clear()
+
+    def _gaps(self, segment: int, page: int, claimed: Sequence[Location]) -> Iterator[Location]:
+        file = self._file(segment)
+        end = Location(segment, pages_of(file.size()), 0)
+        for at in [*sorted(claimed), end]:
+            length = (at.page - page) * PAGE
+            if length > 0 and file.has_data(page * PAGE, length):
+                yield Location(segment, page, length)
+            page = max(page, at.page + pages_of(at.length))
 
     def _read_run(self, run: Sequence[Location]) -> list[Data]:
         if len(run) == 1:

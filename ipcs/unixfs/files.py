@@ -37,8 +37,8 @@ class Sessions(Protocol):
         """A source of the blocks of the DAG below `root`."""
         ...
 
-    def notify_stored(self, blocks: Sequence[tuple[Cid, int]]) -> None:
-        """Blocks (CID, size in bytes) came into the store without the exchange: peers may be waiting for them."""
+    def notify_stored(self, cids: Sequence[Cid]) -> None:
+        """Blocks came into the store without the exchange: peers may be waiting for them."""
         ...
 
 
@@ -79,12 +79,12 @@ class Files:
         done = 0
         with self._store.hold() as hold:
 
-            def step(piece: Data | None) -> list[tuple[Cid, int]]:
+            def step(piece: Data | None) -> list[Cid]:
                 if piece is not None:
                     sha256.update(piece)
                 blocks = importer.finish() if piece is None else importer.feed(piece)
                 hold.put_many(blocks)
-                return [(block.cid, len(block.data)) for block in blocks]
+                return [block.cid for block in blocks]
 
             async for piece in pieces:
                 self._sessions.notify_stored(await trio.to_thread.run_sync(step, piece))
