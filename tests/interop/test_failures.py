@@ -42,7 +42,7 @@ async def test_one_of_three_providers_fails_mid_transfer(failing, random_file, t
             await fetcher.call("get", cid=cid, path=str(copy))
             assert filecmp.cmp(original, copy, shallow=False)
     with capsys.disabled():
-        print(f"\n{failing} one of {PROVIDERS}: {seconds[failing]:.2f} s, {seconds['undisturbed']:.2f} s without")
+        print(f"\n{failing} one of {PROVIDERS}: {seconds[failing]:.2f} s, {seconds['undisturbed']:.2f} s without")  # noqa: T201 - worth seeing, not asserting
 
 
 async def fail_after_blocks(fetcher, provider, failing):
