@@ -13,9 +13,11 @@ demo: setup     ## move a real image between four peers on this machine (IMAGE=p
 	@$(PY) scripts/demo.py $(if $(IMAGE),--image "$(IMAGE)")
 
 test: setup     ## the tests that any machine can run, in minutes
+	@scripts/test-peers kubo
 	$(PY) -m pytest -q -m "not slow"
 
 test-all: setup ## all tests, the slow and the foreign peers too
+	@scripts/test-peers
 	$(PY) -m pytest -q
 
 lint: setup     ## ruff, mypy strict, import contracts
@@ -29,9 +31,11 @@ fmt: setup      ## format the code
 	$(PY) -m ruff check --fix .
 
 bench: setup    ## a quick table of the data path, under three minutes
+	@scripts/test-peers kubo
 	$(PY) -m benchmarks.data_path --quick
 
 bench-full: setup ## all scenarios, alternating with the peers they are compared with
+	@scripts/test-peers kubo
 	$(PY) -m benchmarks.data_path --full
 
 bench-store: setup ## the store beside plain LevelDB and one file per block

@@ -15,3 +15,5 @@ General layout, lowest first; imports go down only and a linter holds that (pypr
 
 Importing this package runs nothing and imports neither libp2p nor grpc.
 """
+
+__version__ = "0.1.0"

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import __version__
+
 DEFAULT_LISTEN = ("/ip4/127.0.0.1/tcp/4001",)
 """libp2p's customary port, on loopback: images of a closed cluster must not be offered to a network by accident."""
 
-SHUTDOWN_SECONDS = 2.0
-"""SIGTERM to the end of the process: well inside systemd's and Kubernetes' patience, enough to flush a store."""
+AGENT = f"ipcs/{__version__}"
+"""What identify tells peers about the software."""
 
 SOCKET_NAME = "ipcs.sock"
 """The unix socket, inside the repo unless `--socket` says otherwise."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
+import logging
 import os
 import signal
 import socket
@@ -21,10 +22,13 @@ from pathlib import Path
 import trio
 
 from .bitswap.exchange import Exchange, open_exchange
-from .config import DEFAULT_LISTEN, NodeConfig, default_repo
+from .config import AGENT, DEFAULT_LISTEN, NodeConfig, default_repo
+from .content.server import ContentService
+from .content.store import ContentStore
 from .control.parts import NodeParts
 from .control.server import control_service
 from .errors import FailedPrecondition, InvalidArgument, IpcsError, Unavailable
+from .net.address import parse_with_peer
 from .net.bootstrap import keep_connected
 from .net.host import Host, HostConfig, open_host
 from .net.identity import load_or_create
@@ -78,25 +82,33 @@ class Node:
 async def open_node(config: NodeConfig) -> AsyncIterator[Node]:
     """Run a node as long as the block runs; when it is entered, the node listens and its socket answers.
 
-    Raises `Unavailable` when another process uses the repo, `Unavailable` too when one serves on the socket,
-    `InvalidArgument` for an address it may not or cannot listen on, `FailedPrecondition` for an unusable repo.
+    Raises `Unavailable` when another process uses the repo or the socket, `InvalidArgument` for an address that is
+    malformed or that it may not or cannot listen on, `FailedPrecondition` for an unusable repo.
     """
-    _check_listen(config)
+    _check_addresses(config)
     with _locked_repo(config.repo):
         identity = load_or_create(config.repo / "identity.key")
         with open_store(config.repo / "store", links_of) as store:
-            host_config = HostConfig(identity=identity, listen=config.listen)
+            host_config = HostConfig(identity=identity, listen=config.listen, agent=AGENT)
             async with open_host(host_config) as host, open_exchange(host, store.blocks) as exchange:
                 files = Files(store, exchange)
                 parts = NodeParts(config, host, store, exchange, files)
-                async with control_service(parts) as control, serve(config.socket_path, control):
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(keep_connected, host, config.bootstrap)
-                        yield Node(config, host, store, exchange, files)
-                        nursery.cancel_scope.cancel()
+                content = ContentStore(store, config.repo / "ingests")
+                service = ContentService(content)
+                async with (
+                    control_service(parts) as control,
+                    serve(config.socket_path, lambda bridge: [*control(bridge), *service.handlers(bridge)]),
+                    trio.open_nursery() as nursery,
+                ):
+                    nursery.start_soon(keep_connected, host, config.bootstrap)
+                    yield Node(config, host, store, exchange, files)
+                    nursery.cancel_scope.cancel()
+                content.close()
 
 
-def _check_listen(config: NodeConfig) -> None:
+def _check_addresses(config: NodeConfig) -> None:
+    for address in config.bootstrap:
+        parse_with_peer(address)
     public = [address for address in config.listen if not address.startswith(LOOPBACK)]
     if public and not config.open:
         raise InvalidArgument(
@@ -195,21 +207,22 @@ def _tell_systemd(state: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     """`python -m ipcs.node`; its exit code."""
     args = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    # py-libp2p reports every peer that goes away as an error, several times; ipcs.net says what matters of it.
+    logging.getLogger("libp2p").setLevel(logging.CRITICAL + 1)
+    code = 0
     try:
         trio.run(lambda: _run(config_of(args, os.environ), as_json=args.json))
     except* IpcsError as group:
         error = _first(group)
         sys.stderr.write(f"ipcs.node: {error.message}\n")
-        return error.exit_code
-    return 0
+        code = error.exit_code
+    return code
 
 
 def _first(group: BaseExceptionGroup[IpcsError]) -> IpcsError:
-    inner: BaseException = group
-    while isinstance(inner, BaseExceptionGroup):
-        inner = inner.exceptions[0]
-    assert isinstance(inner, IpcsError)
-    return inner
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 if __name__ == "__main__":

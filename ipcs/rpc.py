@@ -176,6 +176,10 @@ def _clear(path: Path) -> None:
         raise errors.InvalidArgument(
             f"socket path {path} is longer than {_SUN_PATH} bytes; choose a shorter one", subject=str(path)
         )
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise errors.InvalidArgument(
+            f"cannot make the socket {path}: its directory does not exist or may not be written", subject=str(path)
+        )
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:

@@ -11,10 +11,12 @@ import sysconfig
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 LAYER_BYTES = 45_000_000
 """A layer is closed once it is this large, compressed: three of them stay between 50 and 150 MB."""
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 MIN_BYTES = 50_000_000
 
@@ -65,11 +67,11 @@ def build_image(layout: Path) -> Path:
     }
     manifest = {
         "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "mediaType": MANIFEST,
         "config": _document(blobs, config, "application/vnd.oci.image.config.v1+json"),
         "layers": layers,
     }
-    index = {"schemaVersion": 2, "manifests": [_document(blobs, manifest, manifest["mediaType"])]}
+    index = {"schemaVersion": 2, "manifests": [_document(blobs, manifest, MANIFEST)]}
     (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
     draft = layout / "index.json.part"
     draft.write_text(json.dumps(index))
@@ -88,9 +90,9 @@ def _layer(blobs: Path, files: Iterator[Path]) -> tuple[dict[str, Any], str]:
     draft = blobs / "layer.part"
     with draft.open("wb") as file:
         packed = _Hashing(file)
-        with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as zipped:  # type: ignore[arg-type]
+        with gzip.GzipFile(fileobj=cast("BinaryIO", packed), mode="wb", compresslevel=1, mtime=0) as zipped:
             plain = _Hashing(zipped)
-            with tarfile.open(fileobj=plain, mode="w|") as tar:  # type: ignore[arg-type]
+            with tarfile.open(fileobj=cast("BinaryIO", plain), mode="w|") as tar:
                 for path in files:
                     tar.add(path, arcname=str(path).lstrip("/"), recursive=False)
                     if packed.length >= LAYER_BYTES:

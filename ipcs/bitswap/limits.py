@@ -53,8 +53,13 @@ SEND_TIMEOUT_RATE = 12_500.0
 WINDOW_START = 1 * MIB
 """Bytes asked of a peer whose speed is not known. Kubo's servers keep as much outstanding."""
 
-WINDOW_DELAY = 0.06
+WINDOW_DELAY = 0.02
 """Seconds of a peer's measured rate kept in flight on top of two round trips: covers scheduling and batching."""
+
+WINDOW_SLACK = 1 * MIB
+WINDOW_SLACK_DELAY = 0.08
+"""Bytes kept in flight on top of that, but never more than this many seconds of the peer's rate. Equal for fast peers,
+so that those that share our downlink, and would keep any split of it, drift towards an equal one."""
 
 MAX_ASKS_PER_PEER = 448
 MAX_PROBES_PER_PEER = 448

@@ -24,6 +24,8 @@ from .limits import (
     STALL_BACKOFF_MAX,
     STANDING_DEADLINE,
     WINDOW_DELAY,
+    WINDOW_SLACK,
+    WINDOW_SLACK_DELAY,
     WINDOW_START,
     Config,
 )
@@ -73,6 +75,7 @@ class Remote:
         self._progress = -inf
         self._backoff = DEADLINE_CONSTANT
         self._sample_start = 0.0
+        self._idle_since = 0.0
         self._sample_bytes = 0
 
     # -- asking --------------------------------------------------------------------------------------------------------
@@ -98,7 +101,7 @@ class Remote:
     def ask(self, cid: Cid, size: int, now: float) -> None:
         """Account a want-block of about `size` bytes that goes out now."""
         if not self.asks:
-            self._sample_start, self._sample_bytes = now, 0
+            self._sample_start += now - self._idle_since
         self.in_flight += size
         wait = max((self.latency if self.rate else 0.0), self.delay(0))
         if not self.rate:
@@ -141,6 +144,8 @@ class Remote:
         self.latency_min = min(self.latency_min, latency)
         self.latency += (latency - self.latency) * (_LATENCY_GAIN if self.latency else 1.0)
         self._sample(size, now)
+        if not self.asks:
+            self._idle_since = now
 
     def _sample(self, size: int, now: float) -> None:
         self._sample_bytes += size
@@ -150,7 +155,7 @@ class Remote:
         sample = self._sample_bytes / max(elapsed, 1e-4)
         self.rate = sample if not self.rate else self.rate + (sample - self.rate) * min(1.0, elapsed / RATE_MEMORY)
         self._sample_start, self._sample_bytes = now, 0
-        target = self.rate * (2 * self.latency_min + WINDOW_DELAY)
+        target = self.rate * (2 * self.latency_min + WINDOW_DELAY) + min(WINDOW_SLACK, self.rate * WINDOW_SLACK_DELAY)
         self.window = int(min(self._window_max, max(target, 2 * size)))
 
     # -- deadlines -----------------------------------------------------------------------------------------------------
@@ -185,6 +190,13 @@ class Remote:
             self.asks, self.standing, self.in_flight = {}, {}, 0
             self._stall(now)
         return expired
+
+    def excuse(self, now: float) -> None:
+        """Nothing could be heard until now: count what it owes as if asked now."""
+        for ask in self.asks.values():
+            late = now - ask.sent
+            ask.sent, ask.expected, ask.soft, ask.hard = now, ask.expected + late, ask.soft + late, ask.hard + late
+        self.standing = dict.fromkeys(self.standing, now)
 
     def _stall(self, now: float) -> None:
         self.stalled = True

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import platform
-from importlib import metadata
 from typing import Any
 
+from .. import __version__
 from .options import Subparsers, command, connect
 from .terminal import Terminal, human_bytes
 
@@ -70,6 +70,6 @@ def _rows(values: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def _version(_args: argparse.Namespace, terminal: Terminal) -> int:
-    result = {"ipcs": metadata.version("ipcs"), "python": platform.python_version(), "system": platform.platform()}
+    result = {"ipcs": __version__, "python": platform.python_version(), "system": platform.platform()}
     terminal.show(result, f"ipcs {result['ipcs']} (Python {result['python']}, {result['system']})")
     return 0

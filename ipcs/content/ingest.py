@@ -15,43 +15,29 @@ Source: containerd plugins/content/local/writer.go and services/content/contents
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from ..block import Block, Data
 from ..cid import Cid
 from ..errors import FailedPrecondition, OutOfRange
+from ..unixfs.importer import Importer
+from ..unixfs.profile import Profile
 from .descriptor import Status, digest_text
-
-
-class Importer(Protocol):
-    """Bytes to DAG, incrementally. `ipcs.unixfs.importer` meets it."""
-
-    def feed(self, data: Data) -> Sequence[Block]:
-        """The leaves that `data` completes, in file order."""
-        ...
-
-    def finish(self) -> tuple[Sequence[Block], Cid]:
-        """The last leaf and the inner nodes, and the root. Nothing may be fed afterwards."""
-        ...
 
 
 class Ingest:
     """Bytes of one ref on their way to a blob. `now` is ns since the epoch everywhere."""
 
-    def __init__(
-        self, ref: str, importer: Callable[[], Importer], now: int, total: int = 0, expected: str = ""
-    ) -> None:
+    def __init__(self, ref: str, profile: Profile, now: int, total: int = 0, expected: str = "") -> None:
         self.ref = ref
         self.total = total
         self.expected = expected
         self.started_at = now
         self.updated_at = now
         self.offset = 0
-        self._new_importer = importer
-        self._importer = importer()
+        self._profile = profile
+        self._importer = Importer(profile)
         self._hash = hashlib.sha256()
-        self._built: tuple[Sequence[Block], Cid] | None = None
+        self._built: tuple[list[Block], Cid] | None = None
 
     def status(self) -> Status:
         """Offset, times and running digest; cheap, since containerd asks before every write."""
@@ -86,8 +72,8 @@ class Ingest:
         self.updated_at = now
         return True
 
-    def write(self, data: Data, now: int) -> Sequence[Block]:
-        """Append `data`; returns the leaves to store. Raises `FailedPrecondition` once the DAG is built."""
+    def write(self, data: Data, now: int) -> list[Block]:
+        """Append `data`; returns the blocks to store. Raises `FailedPrecondition` once the DAG is built."""
         if self._built:
             raise FailedPrecondition(f"ref {self.ref} is being committed; abort it to write again", subject=self.ref)
         self._hash.update(data)
@@ -96,8 +82,8 @@ class Ingest:
         self.updated_at = now
         return blocks
 
-    def check(self, size: int, expected: str) -> bytes:
-        """The 32-byte digest to commit under. Raises `FailedPrecondition` when size or digest are not as declared."""
+    def check(self, size: int, expected: str) -> str:
+        """The digest to commit under. Raises `FailedPrecondition` when size or digest are not as declared."""
         if size and size != self.offset:
             raise FailedPrecondition(
                 f"unexpected commit size {self.offset}, expected {size} for ref {self.ref}", subject=self.ref
@@ -107,16 +93,17 @@ class Ingest:
             raise FailedPrecondition(
                 f"unexpected commit digest {digest}, expected {expected} for ref {self.ref}", subject=self.ref
             )
-        return self._hash.digest()
+        return digest
 
-    def build(self) -> tuple[Sequence[Block], Cid]:
+    def build(self) -> tuple[list[Block], Cid]:
         """Last leaf, inner nodes and root. The same again when asked again, so that a failed commit can be retried."""
         if self._built is None:
-            self._built = self._importer.finish()
+            blocks = self._importer.finish()
+            self._built = blocks, self._importer.root.cid
         return self._built
 
     def _restart(self) -> None:
         self.offset = 0
         self._hash = hashlib.sha256()
-        self._importer = self._new_importer()
+        self._importer = Importer(self._profile)
         self._built = None

@@ -52,7 +52,8 @@ def _named(params: dict[str, Any], data: Data) -> Block:
 async def _fetch(parts: NodeParts, cid: Cid, call: Call) -> Data:
     async with parts.exchange.session(cid) as session:
         call.explain_timeout(session.describe)
-        return (await session.get_many([cid]))[0]
+        [data] = await session.get_many([cid])
+        return data
 
 
 METHODS: Mapping[str, Method] = {"block.get": _get, "block.put": _put, "block.stat": _stat}

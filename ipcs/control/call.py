@@ -29,7 +29,8 @@ class Call:
 
     async def read(self) -> Frame | None:
         """The client's next frame after the parameters; None when it has no more."""
-        return await trio.to_thread.run_sync(next, self._uploads, None, abandon_on_cancel=True)
+        # trio-typing, which py-libp2p pulls in, has stubs older than this parameter.
+        return await trio.to_thread.run_sync(next, self._uploads, None, abandon_on_cancel=True)  # type: ignore[call-arg]
 
     async def read_data(self) -> memoryview | None:
         """The client's next chunk of content; None at the end. Raises `InvalidArgument` for anything else."""

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import trio
+
+from ..config import AGENT
 from .call import Call, Method, text
 from .parts import NodeParts
 
@@ -14,7 +17,7 @@ async def _id(parts: NodeParts, _params: dict[str, Any], _call: Call) -> dict[st
     return {
         "id": parts.host.peer_id,
         "addresses": list(parts.host.addresses),
-        "agent_version": parts.host.agent,
+        "agent_version": AGENT,
         "socket": str(parts.config.socket_path),
     }
 
@@ -32,6 +35,7 @@ async def _peers(parts: NodeParts, _params: dict[str, Any], call: Call) -> dict[
                 "security": status.security,
                 "blocks_received": moved.blocks_received if moved else 0,
                 "bytes_received": moved.bytes_received if moved else 0,
+                "duplicate_blocks": moved.duplicate_blocks if moved else 0,
                 "blocks_sent": moved.blocks_sent if moved else 0,
                 "bytes_sent": moved.bytes_sent if moved else 0,
             }
@@ -44,9 +48,10 @@ async def _connect(parts: NodeParts, params: dict[str, Any], _call: Call) -> dic
 
 
 async def _stat(parts: NodeParts, _params: dict[str, Any], _call: Call) -> dict[str, Any]:
+    store = await trio.to_thread.run_sync(parts.store.statistics)
     exchange = asdict(parts.exchange.statistics())
-    exchange.pop("peers")
-    return {"peers": len(parts.host.peers()), "bitswap": exchange, "store": asdict(parts.store.statistics())}
+    del exchange["peers"]
+    return {"peers": len(parts.host.peers()), "bitswap": exchange, "store": asdict(store)}
 
 
 METHODS: Mapping[str, Method] = {"id": _id, "peers": _peers, "connect": _connect, "stat": _stat}

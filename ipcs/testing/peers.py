@@ -2,7 +2,7 @@
 
 A peer is a script of `tests/peers/` that speaks JSON lines (its README has the protocol). `open_kubo`, `open_helia` and
 `open_script` start one, wait until it is ready and, on leaving, end it: standard input is closed, then SIGTERM, then
-SIGKILL, each with a bound and only to the process that was started.
+SIGKILL, each with a bound and only to the process that was started. `open_ipcs` does the same for a node of ours.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import trio
 
-from ..block import Data
-from ..cid import Multihash
+from ..block import Block
+from ..cid import multihash_of
 from ..errors import DeadlineExceeded, IpcsError, NotFound
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -111,26 +111,12 @@ class Peer:
 
 
 @asynccontextmanager
-async def open_peer(
-    name: str, argv: Sequence[str | Path], directory: Path, *, env: Mapping[str, str] | None = None
-) -> AsyncIterator[Peer]:
+async def open_peer(name: str, argv: Sequence[str | Path], directory: Path) -> AsyncIterator[Peer]:
     """Run `argv` as a peer; `directory` is made for it, and takes its standard error as `peer.log`.
 
     Raises `PeerError` when it does not become ready, with the end of its log.
     """
-    with _open_log(directory) as errors:
-        process = await trio.lowlevel.open_process(
-            [str(arg) for arg in argv],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env={**os.environ, **(env or {})},
-        )
-    try:
-        lines = _json_lines(process)
-        info: dict[str, Any] = {}
-        with trio.move_on_after(READY_TIMEOUT):
-            info = await anext(lines, info)
+    async with _running(argv, directory, signal.SIGCONT) as (process, info, lines):
         if not info.get("ready"):
             raise PeerError(f"{name} is not ready: {info.get('error', '')} {_log_tail(directory)}", subject=name)
         peer = Peer(name, process, info)
@@ -138,8 +124,60 @@ async def open_peer(
             nursery.start_soon(peer._dispatch, lines)
             yield peer
             nursery.cancel_scope.cancel()
+
+
+class IpcsNode:
+    """An ipcs node in a process of its own, and its command line."""
+
+    def __init__(self, name: str, process: trio.Process, info: Mapping[str, Any], repo: Path) -> None:
+        self.name = name
+        self.process = process
+        self.repo = repo
+        self.peer_id = str(info["id"])
+        self.addr = str(info["addresses"][0])
+
+    async def ipcs(self, *argv: str | Path, input: bytes = b"") -> bytes:  # noqa: A002 - subprocess.run's word
+        """Run `ipcs ARGV` against this node; what it wrote. Raises `PeerError` with its message when it fails."""
+        command = [sys.executable, "-m", "ipcs", *map(str, argv), "--repo", str(self.repo)]
+        done = await trio.run_process(command, stdin=input, capture_stdout=True, capture_stderr=True, check=False)
+        if done.returncode:
+            raise PeerError(f"{done.stderr.decode().strip()} (exit code {done.returncode})", subject=self.name)
+        return bytes(done.stdout)
+
+    async def rows(self, *argv: str | Path) -> list[dict[str, Any]]:
+        """The rows that `ipcs ARGV --json` prints."""
+        return [json.loads(line) for line in (await self.ipcs(*argv, "--json")).splitlines()]
+
+
+@asynccontextmanager
+async def open_ipcs(directory: Path, *flags: str, name: str = "ipcs") -> AsyncIterator[IpcsNode]:
+    """`python -m ipcs.node` with its repo in `directory`/repo, on a free loopback port."""
+    repo = directory / "repo"
+    argv: list[str | Path] = [sys.executable, "-m", "ipcs.node", "--json", "--repo", repo]
+    argv += ["--listen", "/ip4/127.0.0.1/tcp/0", *flags]
+    async with _running(argv, directory, signal.SIGTERM) as (process, info, _):
+        if not info:
+            raise PeerError(f"{name} is not ready: {_log_tail(directory)}", subject=name)
+        yield IpcsNode(name, process, info, repo)
+
+
+@asynccontextmanager
+async def _running(
+    argv: Sequence[str | Path], directory: Path, ending: signal.Signals
+) -> AsyncIterator[tuple[trio.Process, dict[str, Any], AsyncIterator[dict[str, Any]]]]:
+    """A process, the first JSON line that it wrote ({} for none) and those to come."""
+    with _open_log(directory) as errors:
+        process = await trio.lowlevel.open_process(
+            [str(arg) for arg in argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+        )
+    try:
+        async with aclosing(_json_lines(process)) as lines:
+            info: dict[str, Any] = {}
+            with trio.move_on_after(READY_TIMEOUT):
+                info = await anext(lines, info)
+            yield process, info, lines
     finally:
-        await _end(process)
+        await _end(process, ending)
 
 
 def _open_log(directory: Path) -> BinaryIO:
@@ -151,7 +189,7 @@ def _log_tail(directory: Path) -> str:
     return (directory / "peer.log").read_text(errors="replace")[-600:]
 
 
-async def _json_lines(process: trio.Process) -> AsyncIterator[dict[str, Any]]:
+async def _json_lines(process: trio.Process) -> AsyncGenerator[dict[str, Any], None]:
     """Each line of its standard output that is a JSON object; other prints are left out."""
     assert process.stdout is not None
     rest = b""
@@ -162,13 +200,15 @@ async def _json_lines(process: trio.Process) -> AsyncIterator[dict[str, Any]]:
                 yield json.loads(line)
 
 
-async def _end(process: trio.Process) -> None:
+async def _end(process: trio.Process, first: signal.Signals) -> None:
+    """Close its standard input and send `first`; it may be frozen, and then SIGCONT lets it see either."""
     assert process.stdin is not None
     assert process.stdout is not None
     with trio.CancelScope(shield=True):
         await process.stdin.aclose()
-        for signal_number in (signal.SIGCONT, signal.SIGTERM, signal.SIGKILL):  # SIGCONT: it may be frozen
-            process.send_signal(signal_number)
+        for ending in (first, signal.SIGTERM, signal.SIGKILL):
+            process.send_signal(ending)
+            process.send_signal(signal.SIGCONT)
             with trio.move_on_after(EXIT_TIMEOUT):
                 await process.wait()
                 break
@@ -215,20 +255,21 @@ async def open_helia(directory: Path, *, name: str = "helia") -> AsyncIterator[P
 
 
 @asynccontextmanager
-async def open_script(directory: Path, script: str, *flags: str) -> AsyncIterator[Peer]:
-    """One of the Python peers of `tests/peers/`, run by this interpreter."""
-    async with open_peer(script, [sys.executable, SCRIPTS / script, *flags], directory) as peer:
+async def open_script(directory: Path, script: str, *flags: str, enter: Sequence[str] = ()) -> AsyncIterator[Peer]:
+    """One of the Python peers of `tests/peers/`, run by this interpreter; `enter` goes before the command."""
+    async with open_peer(script, [*enter, sys.executable, SCRIPTS / script, *flags], directory) as peer:
         yield peer
 
 
-def write_flatfs(blocks: Path, multihash: Multihash, data: Data) -> None:
-    """Put one block into a Kubo repository's `blocks` folder, which may be in use.
+def write_flatfs(repo: Path, blocks: Iterable[Block]) -> None:
+    """Put `blocks` into the Kubo repository `repo`, which may be in use.
 
     Layout: go-ds-flatfs `/repo/flatfs/shard/v1/next-to-last/2`, keys in upper-case base32 without padding.
     """
-    key = base64.b32encode(multihash).decode().rstrip("=")
-    shard = blocks / key[-3:-1]
-    shard.mkdir(exist_ok=True)
-    partial = shard / f"{key}.tmp"
-    partial.write_bytes(data)
-    partial.rename(shard / f"{key}.data")
+    for block in blocks:
+        key = base64.b32encode(multihash_of(block.cid)).decode().rstrip("=")
+        shard = repo / "blocks" / key[-3:-1]
+        shard.mkdir(exist_ok=True)
+        partial = shard / f"{key}.tmp"
+        partial.write_bytes(block.data)
+        partial.rename(shard / f"{key}.data")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..cid import Cid, format_cid
 from ..errors import LimitExceeded
 
 
@@ -28,9 +29,9 @@ DEFAULT_BUDGET = Budget()
 class Spending:
     """What is left of a budget while one DAG is followed. All methods raise `LimitExceeded`."""
 
-    def __init__(self, budget: Budget, subject: str) -> None:
+    def __init__(self, budget: Budget, root: Cid) -> None:
         self._budget = budget
-        self._subject = subject
+        self._root = root
         self._blocks = 0
         self._size = 0
 
@@ -52,5 +53,6 @@ class Spending:
             raise self._exceeded("size", self._budget.size, "bytes")
 
     def _exceeded(self, which: str, limit: int, unit: str) -> LimitExceeded:
-        message = f"the DAG {self._subject} exceeds the {which} budget of {limit} {unit}; raise it if you trust the DAG"
-        return LimitExceeded(message, subject=self._subject)
+        text = format_cid(self._root)
+        message = f"the DAG {text} exceeds the {which} budget of {limit} {unit}; raise it if you trust the DAG"
+        return LimitExceeded(message, subject=text)

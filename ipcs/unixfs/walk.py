@@ -91,7 +91,7 @@ async def walk(source: BlockSource, roots: Iterable[Cid], budget: Budget = DEFAU
     stack = [(root, 0) for root in _stored(roots)]
     stack.reverse()
     seen: set[Cid] = set()
-    spending = Spending(budget, format_cid(stack[-1][0]) if stack else "")
+    spending = Spending(budget, stack[-1][0] if stack else Cid(b""))
     while stack:
         batch = _next_batch(stack, seen)
         if not batch:
@@ -139,7 +139,7 @@ async def fetch_dag(source: BlockSource, root: Cid, budget: Budget = DEFAULT_BUD
     """
     level, depth = _stored([root]), 0
     seen = set(level)
-    spending = Spending(budget, format_cid(root))
+    spending = Spending(budget, root)
     for _ in level:
         spending.add_block()
     while level:

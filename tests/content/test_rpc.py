@@ -78,7 +78,7 @@ async def test_replaces_a_stale_socket(tmp_path):
 async def test_refuses_a_live_socket_and_leaves_it(tmp_path):
     path = tmp_path / "s"
     async with serve(path, service({"Echo": echo})):
-        with pytest.raises(errors.AlreadyExists, match="another process serves"):
+        with pytest.raises(errors.Unavailable, match="another process serves"):
             async with serve(path, service({"Echo": echo})):
                 raise AssertionError("started twice")
         assert await call(path, "Echo", b"x") == b"x"

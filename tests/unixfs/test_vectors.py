@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import pytest
 
 from ipcs.cid import format_cid
 from ipcs.errors import MalformedBlock
-from ipcs.testing.recipes import RecipeError, attributes_of, content, profile_of
-from ipcs.unixfs import dag_pb, node
+from ipcs.testing.recipes import RecipeError, attributes_of, content, directory_entries, profile_of
+from ipcs.unixfs import dag_pb, hamt, node
 from ipcs.unixfs.chunker import make_chunker
 from ipcs.unixfs.importer import Importer
 from ipcs.unixfs.reader import FileReader
+from ipcs.unixfs.tree import CloseDirectory, CloseFile, OpenDirectory, OpenFile, Symlink, TreeImporter
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 LARGE = 8 << 20
@@ -34,9 +36,14 @@ def rows(*names: str) -> list[Any]:
 
 def made(recipe: dict[str, Any]) -> bytes:
     try:
-        return content(recipe)
+        return _made(json.dumps(recipe))
     except RecipeError as exc:
         pytest.skip(f"VECTOR NOT RUN: {exc}")
+
+
+@lru_cache(maxsize=16)
+def _made(recipe: str) -> bytes:
+    return content(json.loads(recipe))
 
 
 def is_file(parameter: Any) -> bool:
@@ -62,6 +69,46 @@ def test_file(row: dict[str, Any]) -> None:
     assert root.size == len(data)
     assert root.tsize == row.get("rootTsize", root.tsize)
     assert blocks == row.get("blocks", blocks)
+
+
+def build_tree(tree: TreeImporter, name: bytes, recipe: dict[str, Any]) -> None:
+    """Feed one node of a recipe, and everything below it, to `tree`."""
+    kind = recipe.get("type", "dir")
+    if kind == "file":
+        for step in (OpenFile(name, attributes_of(recipe)), made(recipe["content"]), CloseFile()):
+            tree.step(step)
+    elif kind == "symlink":
+        tree.step(Symlink(name, recipe["target"].encode(), attributes_of(recipe)))
+    else:
+        tree.step(OpenDirectory(name))
+        for child, node_recipe in directory_entries(recipe).items():
+            build_tree(tree, child.encode(), node_recipe)
+        tree.step(CloseDirectory(attributes_of(recipe)))
+
+
+@pytest.mark.parametrize("row", [row for row in rows("cids", "kubo_dirs") if not is_file(row)])
+def test_directory(row: dict[str, Any]) -> None:
+    tree = TreeImporter(profile_of(row["params"]))
+    build_tree(tree, b"", row["input"])
+    assert format_cid(tree.take()[-1].cid) == row["expected"]
+
+
+HAMT_TRAP = json.loads((VECTORS / "hamt_threshold_ge_trap.json").read_text())
+
+
+@pytest.mark.parametrize("row", HAMT_TRAP, ids=lambda row: row["oracle"] + str(row["params"]["cidVersion"]))
+def test_hamt_threshold_is_exclusive(row: dict[str, Any]) -> None:
+    width = 27 if row["params"]["cidVersion"] else 29  # a name and a CID together are 64 bytes, 4096 of them
+    recipe = {"gen": "numbered-dir", "prefix": "z", "first": 1, "last": 4096, "width": width, "content": "x"}
+    for threshold, expected in ((262144, row["basic_cid"]), (262143, row["hamt_cid"])):
+        tree = TreeImporter(profile_of(row["params"] | {"hamtThreshold": threshold}))
+        build_tree(tree, b"", recipe)
+        assert format_cid(tree.take()[-1].cid) == expected
+
+
+@pytest.mark.parametrize("row", rows("murmur3"))
+def test_name_hash(row: dict[str, Any]) -> None:
+    assert f"{hamt.name_hash(row['name'].encode()):016x}" == row["hash"]
 
 
 @pytest.mark.parametrize("row", rows("cutpoints"))

@@ -41,11 +41,11 @@ const ops = {
   id,
   connect: async ({ addr }) => { await helia.libp2p.dial(multiaddr(addr)); return {} },
   peers: async () => ({ peers: helia.libp2p.getPeers().map(String) }),
-  // The profile of `ipfs add --cid-version=1`; cid_version 0 gives dag-pb leaves and a Qm... root.
-  add: async ({ path, chunk = 262144, cid_version: cidVersion = 1 }) => {
+  // By default the profile of `ipfs add --cid-version=1`.
+  add: async ({ path, chunk = 262144, cid_version: cidVersion = 1, raw_leaves: rawLeaves = true }) => {
     const source = fs.createReadStream(path, { highWaterMark: 1 << 20 })
     const cid = await files.addByteStream(source, {
-      rawLeaves: cidVersion === 1,
+      rawLeaves,
       cidVersion,
       reduceSingleLeafToSelf: true,
       chunker: fixedSize({ chunkSize: chunk }),

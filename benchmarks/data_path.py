@@ -1,0 +1,107 @@
+"""Verified blocks from one process to another, beside Kubo, py-libp2p and plain HTTP. See README.md.
+
+python -m benchmarks.data_path --quick
+python -m benchmarks.data_path --full --rounds 5 --json results.json
+python -m benchmarks.data_path --only golang --rounds 5 --with kubo
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+from rich.console import Console
+from rich.table import Table
+
+from ipcs.errors import InvalidArgument
+
+from .contenders import HTTP, PY_LIBP2P, Contender, Ipcs, Kubo
+from .measure import PROJECT, Record, Spread
+from .runner import Run, alternate
+from .scenarios import FULL, GO_IPFS, GOLANG, MB, QUICK, Scenario
+
+CONTENDERS: dict[str, Contender] = {"ipcs": Ipcs(), "kubo": Kubo(), "py-libp2p": PY_LIBP2P, "http": HTTP}
+YARDSTICKS = {PY_LIBP2P.name: (GO_IPFS, GOLANG), HTTP.name: (GO_IPFS, GOLANG)}
+"""Where those run that only do the plain case: one provider, no durable store, leaves up to 512 KiB."""
+SUBJECT = "ipcs"
+
+
+def contenders_for(scenario: Scenario, names: Sequence[str]) -> list[Contender]:
+    """Those of `names` that can do `scenario`."""
+    return [CONTENDERS[name] for name in names if name not in YARDSTICKS or scenario in YARDSTICKS[name]]
+
+
+def summary(runs: Sequence[Run]) -> Table:
+    """One row for each contender of a scenario; ratios are ipcs over the contender, round by round."""
+    table = Table(title=runs[0].scenario.name, title_justify="left")
+    for column in ("", "MB/s", "CPU-s/GB fetcher", "provider", "peak MB", "provider", "dup %", "ipcs is x times"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name in dict.fromkeys(run.contender for run in runs):
+        mine = [run for run in runs if run.contender == name]
+        size = mine[0].scenario.size
+        duplicates = [run.duplicates / size * 100 for run in mine if run.duplicates is not None]
+        table.add_row(
+            name,
+            f"{Spread.of([run.rate for run in mine]):.0f}",
+            f"{Spread.of([run.cost.fetcher_cpu / size * 1e9 for run in mine]).median:.2f}",
+            f"{Spread.of([run.cost.provider_cpu / size * 1e9 for run in mine]).median:.2f}",
+            f"{max(run.cost.fetcher_peak for run in mine) / MB:.0f}",
+            f"{max(run.cost.provider_peak for run in mine) / MB:.0f}",
+            f"{Spread.of(duplicates).median:.2f}" if duplicates else "",
+            f"{Spread.of(found):.2f}" if (found := ratios(runs, name)) else "",
+        )
+    return table
+
+
+def ratios(runs: Sequence[Run], name: str) -> list[float]:
+    """MB/s of ipcs over that of `name` in the same round."""
+    ours = {run.round: run.rate for run in runs if run.contender == SUBJECT}
+    theirs = {run.round: run.rate for run in runs if run.contender == name}
+    return [ours[number] / rate for number, rate in theirs.items() if name != SUBJECT and number in ours]
+
+
+async def measure(scenarios: Sequence[Scenario], names: Sequence[str], rounds: int, disk: Path) -> list[Run]:
+    """All runs of all scenarios; a table for each as it ends."""
+    console, done = Console(width=120), []
+    for scenario in scenarios:
+        runs: list[Run] = []
+
+        def report(run: Run | None, runs: list[Run] = runs) -> None:
+            if run is None:
+                console.print("a run was given up: every try stalled")
+            else:
+                runs.append(run)
+
+        await alternate(scenario, contenders_for(scenario, names), rounds, disk, report)
+        if runs:
+            console.print(summary(runs))
+        done += runs
+    return done
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--quick", action="store_true", help="the scenarios of `make bench` (the default)")
+    which.add_argument("--full", action="store_true", help="all scenarios")
+    parser.add_argument("--only", metavar="TEXT", help="only scenarios whose name contains TEXT")
+    parser.add_argument("--rounds", type=int, help="runs of each contender (default 3; 5 with --full)")
+    parser.add_argument("--with", dest="names", default=",".join(CONTENDERS), help="contenders, by comma")
+    parser.add_argument("--disk", type=Path, default=PROJECT / ".cache", help="where durable stores go")
+    parser.add_argument("--json", type=Path, default=PROJECT / ".cache" / "bench" / "data_path.json")
+    args = parser.parse_args()
+    names = args.names.split(",")
+    if unknown := set(names) - set(CONTENDERS):
+        raise InvalidArgument(f"no such contender: {', '.join(unknown)}; choose from {', '.join(CONTENDERS)}")
+    scenarios = [one for one in (FULL if args.full else QUICK) if not args.only or args.only in one.name]
+    rounds = args.rounds or (5 if args.full else 3)
+    runs = trio.run(measure, scenarios, names, rounds, args.disk)
+    Record(" ".join(sys.argv), [run.row() for run in runs]).write(args.json)
+    print(f"written to {args.json}")
+
+
+if __name__ == "__main__":
+    main()

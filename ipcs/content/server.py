@@ -1,0 +1,155 @@
+"""gRPC face of the content store: `containerd.services.content.v1.Content`, spoken as containerd's own server does.
+
+Everything local is answered in the server's thread. Bytes in, bytes out: messages are hand-written (`wire.py`), since
+unpack sends one Read for every 32 KiB and each must cost microseconds.
+
+Source: containerd services/content/contentserver/contentserver.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any, Protocol
+
+import grpc
+
+from ..block import Data
+from ..errors import InvalidArgument, OutOfRange
+from ..rpc import Bridge, reporting
+from . import wire
+from .ingests import Writer
+from .store import ContentStore
+from .wire import WriteAction, WriteRequest
+
+READ_CHUNK = 1024 * 1024
+"""Bytes in one Read answer: larger ones are no faster, smaller ones cost calls."""
+
+LIST_CHUNK = 256 * 1024
+"""Bytes in one List answer."""
+
+
+class Readable(Protocol):
+    """A blob to read from; `BlobReader`, or one that still arrives."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the blob."""
+        ...
+
+    def read(self, offset: int, size: int) -> list[Data]:
+        """At most `size` bytes from `offset` on."""
+        ...
+
+
+class ContentService:
+    """The handlers. All run in server threads."""
+
+    def __init__(self, content: ContentStore) -> None:
+        self._content = content
+
+    def handlers(self, _bridge: Bridge) -> list[Any]:
+        """Generic handlers for `ipcs.rpc.serve`."""
+        return [
+            grpc.method_handlers_generic_handler(
+                wire.SERVICE,
+                {
+                    "Info": _unary(self.info),
+                    "Update": _unary(self.update),
+                    "Delete": _unary(self.delete),
+                    "Status": _unary(self.status),
+                    "ListStatuses": _unary(self.list_statuses),
+                    "Abort": _unary(self.abort),
+                    "List": grpc.unary_stream_rpc_method_handler(_streaming(self.list)),
+                    "Read": grpc.unary_stream_rpc_method_handler(_streaming(self.read)),
+                    "Write": grpc.stream_stream_rpc_method_handler(_streaming(self.write)),
+                },
+            )
+        ]
+
+    def info(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
+        return wire.encode_info(self._content.info(wire.decode_digest_request(request)))
+
+    def update(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
+        info, paths = wire.decode_update_request(request)
+        return wire.encode_info(self._content.update(info, *paths))
+
+    def delete(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
+        self._content.delete(wire.decode_digest_request(request))
+        return b""
+
+    def status(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
+        return wire.encode_status(self._content.status(wire.decode_digest_request(request)))
+
+    def list_statuses(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
+        return b"".join(map(wire.encode_status, self._content.list_statuses(wire.decode_filters(request))))
+
+    def abort(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
+        self._content.abort(wire.decode_digest_request(request))
+        return b""
+
+    def list(self, request: bytes, _context: grpc.ServicerContext) -> Iterator[bytes]:
+        return wire.encode_list(self._content.walk(wire.decode_filters(request)), LIST_CHUNK)
+
+    def read(self, request: bytes, _context: grpc.ServicerContext) -> Iterator[bytes]:
+        wanted = wire.decode_read_request(request)
+        blob = self._content.reader(wanted.digest)
+        offset, end = _window(wanted, blob.size)
+        while offset < end:
+            size = min(READ_CHUNK, end - offset)
+            yield wire.encode_read(offset, blob.read(offset, size))
+            offset += size
+
+    def write(self, requests: Iterable[bytes], _context: grpc.ServicerContext) -> Iterator[bytes]:
+        messages = map(wire.decode_write_request, requests)
+        first = next(iter(messages), None)
+        if first is None:
+            return
+        with self._content.writer(first.ref, first.total, first.expected) as writer:
+            yield self._answer(writer, first)
+            for message in messages if first.action is not WriteAction.COMMIT else ():
+                if message.ref and message.ref != writer.ref:
+                    raise InvalidArgument(f"a write stream for ref {writer.ref} cannot turn to {message.ref}")
+                writer.declare(message.total, message.expected)
+                yield self._answer(writer, message)
+                if message.action is WriteAction.COMMIT:
+                    return
+
+    def _answer(self, writer: Writer, message: WriteRequest) -> bytes:
+        """Do what one message of a Write stream asks."""
+        if message.action is WriteAction.STAT:
+            return wire.encode_write(WriteAction.STAT, writer.status())
+        writer.seek(message.offset)
+        if message.data:
+            writer.write(message.data)
+        status = writer.status()
+        if message.action is WriteAction.COMMIT:
+            info = writer.commit(status.total, status.expected, message.labels)
+            status = replace(status, offset=info.size, digest=info.digest, updated_at=info.updated_at)
+        return wire.encode_write(message.action, status)
+
+
+def _window(wanted: wire.ReadRequest, size: int) -> tuple[int, int]:
+    """(first byte, byte behind the last) of what a Read asks of a blob of `size` bytes."""
+    if wanted.offset < 0 or wanted.size < 0:
+        raise InvalidArgument(f"cannot read {wanted.size} bytes at {wanted.offset} of {wanted.digest}")
+    if wanted.offset > size:
+        raise OutOfRange(f"read past object length {size} bytes of {wanted.digest}", subject=wanted.digest)
+    return wanted.offset, min(wanted.offset + wanted.size, size) if wanted.size else size
+
+
+def _unary(method: Callable[[bytes, grpc.ServicerContext], bytes]) -> Any:  # noqa: ANN401 - grpc has no types
+    def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
+        with reporting(context):
+            return method(request, context)
+        raise AssertionError("reporting ends a failed call")
+
+    return grpc.unary_unary_rpc_method_handler(handle)
+
+
+def _streaming(method: Callable[[Any, grpc.ServicerContext], Iterator[bytes]]) -> Callable[..., Iterator[bytes]]:
+    def handle(request: Any, context: grpc.ServicerContext) -> Iterator[bytes]:  # noqa: ANN401 - bytes, or an iterator of them
+        with reporting(context):
+            yield from method(request, context)
+
+    return handle
