@@ -34,6 +34,7 @@ from .events import (
     PeerDisconnected,
     ProvidersFound,
     ReadBlocks,
+    Reading,
     SendMessage,
     SessionClosed,
     SessionOpened,
@@ -84,6 +85,7 @@ class Exchange:
         self._run_sync = run_sync
         self._hashing = Hashing(self._hashed, run_sync)
         self._unstored = 0
+        self._waiting_readers = 0
         self._store_queue: deque[Block] = deque()
         self._store_wake = trio.Event()
         self._drained = trio.Event()
@@ -157,8 +159,18 @@ class Exchange:
 
     async def flush(self, peer: PeerId) -> None:  # noqa: ARG002 - the bound is on all peers together
         """Wait until what arrived and is not stored is within bounds."""
-        while self._unstored > self._config.max_unstored:
-            await self._drained.wait()
+        if self._unstored <= self._config.max_unstored:
+            return
+        self._waiting_readers += 1
+        if self._waiting_readers == 1:
+            self._post(Reading(paused=True))
+        try:
+            while self._unstored > self._config.max_unstored:
+                await self._drained.wait()
+        finally:
+            self._waiting_readers -= 1
+            if not self._waiting_readers:
+                self._post(Reading(paused=False))
 
     def _stream_ended(self, peer: PeerId) -> None:
         self._streams[peer] -= 1
