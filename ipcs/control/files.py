@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from ..block import Data
-from ..cid import format_cid, parse_cid
+from ..cid import Cid, format_cid, parse_cid
 from ..unixfs.profile import profile_named
 from .call import Call, Method, number, text
 from .frames import CHUNK
@@ -29,11 +29,18 @@ async def _cat(parts: NodeParts, params: dict[str, Any], call: Call) -> dict[str
     cid = parse_cid(text(params, "cid"))
     length = number(params, "length", 0) if "length" in params else None
     sent = 0
+    call.explain_timeout(lambda: _missing(parts, cid))
     async for piece in parts.files.read(cid, number(params, "offset", 0), length):
         for begin in range(0, len(piece), CHUNK):
             await call.data(piece[begin : begin + CHUNK])
         sent += len(piece)
     return {"cid": format_cid(cid), "size": sent}
+
+
+def _missing(parts: NodeParts, cid: Cid) -> str:
+    exchange = parts.exchange.statistics()
+    blocks = f"{exchange.wants} blocks wanted below {format_cid(cid)}"
+    return f"{blocks} did not come from {len(exchange.peers)} connected peers; connect to one that has them"
 
 
 METHODS: Mapping[str, Method] = {"add": _add, "cat": _cat}

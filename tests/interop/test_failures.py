@@ -11,7 +11,7 @@ from ipcs.testing.peers import open_script
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
-SIZE = 296_000_000
+SIZE = 120_000_000
 PROVIDERS = 3
 
 
