@@ -28,8 +28,9 @@ from .content.store import ContentStore
 from .control.parts import NodeParts
 from .control.server import control_service
 from .errors import FailedPrecondition, InvalidArgument, IpcsError, Unavailable
+from .net.address import parse_with_peer
 from .net.bootstrap import keep_connected
-from .net.host import Host, HostConfig, open_host, split_peer
+from .net.host import Host, HostConfig, open_host
 from .net.identity import load_or_create
 from .rpc import serve
 from .store.store import Store, open_store
@@ -107,7 +108,7 @@ async def open_node(config: NodeConfig) -> AsyncIterator[Node]:
 
 def _check_addresses(config: NodeConfig) -> None:
     for address in config.bootstrap:
-        split_peer(address)
+        parse_with_peer(address)
     public = [address for address in config.listen if not address.startswith(LOOPBACK)]
     if public and not config.open:
         raise InvalidArgument(

@@ -1,0 +1,331 @@
+"""The ends of streams over our muxer: what a frame of each stream is handed to.
+
+An `Endpoint` gets synchronous calls from the muxer's read loop. `Negotiation` is the first endpoint of each inbound
+stream and hands over to a `Pushed` or a `MuxedStream` once a protocol was agreed on. What we open is a `MuxedStream`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+import trio
+
+from ..block import Data
+from ..cid import PeerId
+from ..errors import IpcsError, RemoteProtocolError
+from . import multistream
+from .interface import Inbound, StreamSink
+from .services import Containment
+
+log = logging.getLogger(__name__)
+
+PUSHED_WINDOW = 1024 * 1024
+"""Receive window of a pushed stream, opened with its first frame: Kubo sends a block per stream, and one of 256 KiB
+with its header is more than the initial window."""
+
+
+class Endpoint(Protocol):
+    """Takes what arrives for one stream. No call blocks."""
+
+    def on_data(self, data: memoryview) -> None:
+        """Bytes in order; the view is valid during the call."""
+        ...
+
+    def on_end(self) -> None:
+        """The peer sends no more."""
+        ...
+
+    def on_reset(self, reason: str) -> None:
+        """The stream or its connection is gone."""
+        ...
+
+    def on_window(self) -> None:
+        """More may be sent."""
+        ...
+
+
+class Connection(Protocol):
+    """What endpoints ask of their connection (`muxer.Muxer`)."""
+
+    peer: PeerId
+
+    def send_now(self, stream: int, parts: Sequence[Data]) -> None:
+        """Queue `parts`, which fit the window."""
+        ...
+
+    async def write(self, stream: MuxedStream, parts: Sequence[Data]) -> None:
+        """Queue `parts` as window and outbox allow."""
+        ...
+
+    def consumed(self, stream: int, count: int) -> None:
+        """`count` bytes were taken."""
+        ...
+
+    def grow(self, stream: int, target: int) -> None:
+        """Open the receive window."""
+        ...
+
+    def end(self, stream: int) -> None:
+        """Send FIN."""
+        ...
+
+    def reset(self, stream: int, reason: str) -> None:
+        """Send RST; the endpoint is told."""
+        ...
+
+    def agreed(self, stream: int, protocol: str, listener: multistream.Listener, first: bytes) -> None:
+        """An inbound stream found its protocol: replace the endpoint. `first` are all bytes that came so far."""
+        ...
+
+    def flush_after_batch(self, inbound: Inbound) -> None:
+        """`inbound` was fed: let it hold the reader back."""
+        ...
+
+    def contain(self, what: str) -> Containment:
+        """Keep exceptions of foreign code in."""
+        ...
+
+
+class Negotiation:
+    """An inbound stream whose protocol is not known yet."""
+
+    def __init__(self, connection: Connection, stream: int, listener: multistream.Listener) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._listener = listener
+        self._first = bytearray()
+
+    def on_data(self, data: memoryview) -> None:
+        """Answer, and hand over once agreed."""
+        self._first += data
+        try:
+            answer = self._listener.receive(data)
+        except RemoteProtocolError as exc:
+            self._connection.reset(self._stream, exc.message)
+            return
+        if answer:
+            self._connection.send_now(self._stream, [answer])
+        if self._listener.protocol:
+            self._connection.agreed(self._stream, self._listener.protocol, self._listener, bytes(self._first))
+
+    def on_end(self) -> None:
+        """Ended before a protocol was named."""
+        self._connection.reset(self._stream, "ended before a protocol was agreed on")
+
+    def on_reset(self, reason: str) -> None:
+        """Nothing depends on it yet."""
+
+    def on_window(self) -> None:
+        """Answers are small; nothing waits."""
+
+
+class Pushed:
+    """An inbound stream whose bytes go straight into a sink. We send nothing on it but our FIN."""
+
+    def __init__(self, connection: Connection, stream: int, inbound: Inbound, sink: StreamSink) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._inbound = inbound
+        self._sink: StreamSink | None = sink
+
+    def on_data(self, data: memoryview) -> None:
+        """Feed the sink. What it raises ends this stream."""
+        if self._sink is None:
+            return
+        with self._contain() as run:
+            try:
+                self._sink.feed(data)
+            except IpcsError as exc:
+                self._connection.reset(self._stream, exc.message)
+                return
+        if run.raised:
+            self._connection.reset(self._stream, "internal error")
+            return
+        self._connection.consumed(self._stream, len(data))
+        self._connection.flush_after_batch(self._inbound)
+
+    def on_end(self) -> None:
+        """The regular end: ours follows."""
+        sink, self._sink = self._sink, None
+        self._connection.end(self._stream)
+        if sink is None:
+            return
+        with self._contain():
+            try:
+                sink.eof()
+            except IpcsError as exc:
+                log.debug("stream of %s: %s", self._connection.peer, exc.message)
+        self._connection.flush_after_batch(self._inbound)
+
+    def on_reset(self, _reason: str) -> None:
+        """The abrupt end."""
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            with self._contain():
+                sink.reset()
+
+    def on_window(self) -> None:
+        """Nothing is sent here."""
+
+    def _contain(self) -> Containment:
+        return self._connection.contain("a stream sink")
+
+
+class MuxedStream:
+    """A stream that is read and written by a task of ours. Meets `interface.Stream`."""
+
+    def __init__(
+        self, connection: Connection, stream: int, *, protocol: str = "", dialler: multistream.Dialler | None = None
+    ) -> None:
+        self.id = stream
+        self.peer = connection.peer
+        self._connection = connection
+        self._dialler = dialler
+        self._protocol = protocol
+        self._received: deque[memoryview] = deque()
+        self._negotiated = 0
+        self._peer_ended = False
+        self._ended = False
+        self._gone: str | None = None
+        self._wake = trio.Event()
+
+    def __repr__(self) -> str:
+        state = self._gone or ("ended" if self._ended else "open")
+        return f"<stream {self.id} of {self.peer} {self.protocol or 'without protocol'}: {state}>"
+
+    @property
+    def protocol(self) -> str:
+        """The id that was agreed on, or that was sent without waiting for the answer."""
+        return self._dialler.protocol if self._dialler is not None else self._protocol
+
+    # ---- for tasks
+
+    async def agreed(self) -> None:
+        """Wait for the answer to the protocols that were offered.
+
+        Raises `RemoteProtocolError` when the peer speaks none, or the stream ended.
+        """
+        while self._dialler is not None and self._dialler.state is multistream.DialState.WAITING:
+            self.check()
+            await self.changed()
+        self.check()
+
+    async def write(self, parts: Sequence[Data]) -> None:
+        """See `interface.OutStream`. Cancelled while it waits for the window, it resets the stream, since the peer has
+        a part of it by then; the framing of the connection is never at risk."""
+        await self._connection.write(self, parts)
+
+    async def read(self, max_bytes: int) -> bytes:
+        """See `interface.Stream`."""
+        await self.agreed()
+        while not self._received:
+            self.check()
+            if self._peer_ended:
+                return b""
+            await self.changed()
+        return self.read_nowait(max_bytes)
+
+    def read_nowait(self, max_bytes: int) -> bytes:
+        """Up to `max_bytes` of what is here."""
+        out = bytearray()
+        while self._received and len(out) < max_bytes:
+            piece = self._received.popleft()
+            room = max_bytes - len(out)
+            if len(piece) > room:
+                self._received.appendleft(piece[room:])
+                piece = piece[:room]
+            out += piece
+        self._connection.consumed(self.id, len(out))
+        return bytes(out)
+
+    async def aclose(self) -> None:
+        """See `interface.OutStream`."""
+        await trio.lowlevel.checkpoint()
+        self.end()
+
+    def end(self) -> None:
+        """We send no more."""
+        if not self._ended and self._gone is None:
+            self._ended = True
+            self._connection.end(self.id)
+
+    def reset(self) -> None:
+        """See `interface.OutStream`."""
+        if self._gone is None:
+            self._connection.reset(self.id, "reset here")
+
+    def reset_unless_ended(self) -> None:
+        """What a handler that did not come to its end leaves behind is abandoned."""
+        if not self._ended:
+            self.reset()
+
+    def check(self) -> None:
+        """Raises `RemoteProtocolError` when the stream is gone."""
+        if self._gone is not None:
+            raise RemoteProtocolError(
+                f"stream {self.protocol} with {self.peer} is gone: {self._gone}", subject=self.peer
+            )
+
+    def check_writable(self) -> None:
+        """Raises `RemoteProtocolError` when nothing can be sent."""
+        self.check()
+        if self._ended:
+            raise RemoteProtocolError(f"stream {self.protocol} with {self.peer} was closed here", subject=self.peer)
+
+    async def changed(self) -> None:
+        """Wait until something happens to the stream."""
+        await self._wake.wait()
+
+    # ---- for the muxer
+
+    def on_data(self, data: memoryview) -> None:
+        """Keep a copy until it is read; first the answer of the negotiation."""
+        if self._dialler is not None and self._dialler.state is multistream.DialState.WAITING:
+            self._negotiate(self._dialler, data)
+        else:
+            self._received.append(memoryview(bytes(data)))
+        self._signal()
+
+    def _negotiate(self, dialler: multistream.Dialler, data: memoryview) -> None:
+        self._negotiated += len(data)
+        try:
+            answer = dialler.receive(data)
+        except RemoteProtocolError as exc:
+            self._connection.reset(self.id, exc.message)
+            return
+        if answer:
+            self._connection.send_now(self.id, [answer])
+        if dialler.state is multistream.DialState.REFUSED:
+            self._connection.reset(self.id, f"the peer does not speak {dialler.protocol}")
+        elif dialler.state is multistream.DialState.AGREED:
+            self._connection.consumed(self.id, self._negotiated - len(dialler.rest()))
+            self.put_back(bytes(dialler.rest()))
+
+    def put_back(self, data: bytes) -> None:
+        """Bytes of this stream, received and not consumed, to read before all others."""
+        if data:
+            self._received.appendleft(memoryview(data))
+            self._signal()
+
+    def on_end(self) -> None:
+        """The peer's regular end."""
+        self._peer_ended = True
+        self._signal()
+
+    def on_reset(self, reason: str) -> None:
+        """The abrupt end."""
+        if self._gone is None:
+            self._gone = reason
+            self._received.clear()
+            self._signal()
+
+    def on_window(self) -> None:
+        """A waiting write goes on."""
+        self._signal()
+
+    def _signal(self) -> None:
+        self._wake.set()
+        self._wake = trio.Event()
