@@ -71,6 +71,7 @@ async def _cat(parts: NodeParts, params: dict[str, Any], call: Call) -> dict[str
     length = number(params, "length", 0) if "length" in params else None
     sent = 0
     async with parts.files.source(root) as source:
+        call.explain_timeout(source.describe)
         cid = await resolve(source, root, names)
         async for piece in read(source, cid, number(params, "offset", 0), length):
             sent += len(piece)
@@ -86,6 +87,7 @@ async def _send(call: Call, piece: Data) -> None:
 async def _get(parts: NodeParts, params: dict[str, Any], call: Call) -> dict[str, Any]:
     root, names = parse_path(text(params, "path"))
     async with parts.files.source(root) as source:
+        call.explain_timeout(source.describe)
         cid = await resolve(source, root, names)
         async for step in traverse(source, cid):
             if isinstance(step, (bytes, memoryview)):
@@ -117,6 +119,7 @@ async def _ls(parts: NodeParts, params: dict[str, Any], call: Call) -> dict[str,
     root, names = parse_path(text(params, "path"))
     count = 0
     async with parts.files.source(root) as source:
+        call.explain_timeout(source.describe)
         cid: Cid = await resolve(source, root, names)
         async for link, stat in list_directory(source, cid):
             count += 1

@@ -55,9 +55,9 @@ async def test_a_provider_dies_with_blocks_that_nobody_else_has(random_file, tmp
         whole.process.kill()
         await whole.process.wait()
 
-        with trio.fail_after(20), pytest.raises(PeerError, match="timed out after 3 s") as refused:
+        missing = f"timed out after 3 s: 4 blocks wanted below {added['cid']} did not come from 1 connected peers"
+        with trio.fail_after(20), pytest.raises(PeerError, match=missing):
             await fetcher.ipcs("get", added["cid"], "-o", copy, "--timeout", "3s")
-        assert added["cid"] in refused.value.message or "block" in refused.value.message
         assert not copy.exists()
 
         await put_leaves(half, original, lambda index: index % 2 == 1)  # a replica of what died
