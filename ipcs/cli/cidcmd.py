@@ -89,10 +89,7 @@ def _text(cid: Cid, base: str | None) -> str:
         return format_cid(cid)
     if is_v0(cid) and base != "base58btc":
         raise InvalidArgument("a version 0 CID has base58btc only; add -v 1", subject=format_cid(cid))
-    try:
-        return format_cid(cid, base)
-    except KeyError as exc:
-        raise InvalidArgument(f"multibase {base!r} is not known; try base32, base36, base58btc or base64url") from exc
+    return format_cid(cid, base)
 
 
 def _inspect(args: argparse.Namespace, terminal: Terminal) -> int:
