@@ -111,7 +111,7 @@ entries = st.lists(
         Entry,
         cids,
         st.integers(-(2**31), 2**31 - 1).filter(bool),
-        st.just(False),  # noqa: FBT003 - a strategy's value
+        st.just(False),
         st.booleans(),
         st.booleans(),
     ),
@@ -147,7 +147,7 @@ def test_any_chunking_gives_the_same_messages(sent, step):
 def test_another_protobuf_implementation_reads_what_we_write(message):
     data = wire(message)
     size, at = 0, 0
-    for at, byte in enumerate(data):  # noqa: B007 - the offset is used below
+    for at, byte in enumerate(data):
         size |= (byte & 0x7F) << 7 * at
         if byte < 0x80:
             break
