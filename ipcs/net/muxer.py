@@ -23,6 +23,7 @@ from ..errors import RemoteProtocolError
 from . import multistream
 from .channel import Channel
 from .interface import Handler, Inbound
+from .outbox import Outbox, take_front
 from .services import Containment, Services
 from .streams import PUSHED_WINDOW, Endpoint, MuxedStream, Negotiation, Pushed
 from .yamux import Yamux
@@ -40,16 +41,6 @@ from .yamux_frames import (
 )
 
 log = logging.getLogger(__name__)
-
-OUTBOX = 1024 * 1024
-"""Bytes queued for the peer above which writers wait: enough to keep the socket busy, too little to hoard blocks."""
-
-BATCH = 512 * 1024
-"""Bytes that are encrypted and sent at once: the size of the sealing buffer of a connection."""
-
-WRITE_STALL = 30.0
-"""Seconds without window or progress after which a write gives up: a slow reader is dropped, not waited for (boxo's
-write deadline for Bitswap is 10 s to 2 min)."""
 
 NEGOTIATE_TIMEOUT = 10.0
 """Seconds a peer has to name the protocol of a stream it opened, and to answer the offers on one that we opened."""
@@ -107,8 +98,7 @@ class Muxer:
         self._negotiating: dict[int, float] = {}
         self._to_flush: dict[int, Inbound] = {}
         self._holding = False
-        self._write_wanted = trio.Event()
-        self._drained = trio.Event()
+        self._outbox = Outbox(self._core, channel, peer)
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self._closed = trio.Event()
@@ -139,7 +129,7 @@ class Muxer:
                     self._owner.opened(self)
                     self.running.set()
                     self._core.ping(trio.current_time())
-                    for loop in (self._write_loop, self._watch_loop, self._read_loop):
+                    for loop in (self._outbox.run, self._watch_loop, self._read_loop):
                         nursery.start_soon(self._guarded, loop)
         finally:
             self._nursery = None
@@ -152,11 +142,11 @@ class Muxer:
         if not self.end_reason and self._nursery is not None:
             self._core.go_away(GoAwayCode.NORMAL)
             self.clean = True
-            await self._send_queued()
+            await self._outbox.drain(CLOSE_TIMEOUT)
         self.end_connection(reason)
         if self.running.is_set():
             with trio.CancelScope(deadline=trio.current_time() + 2 * CLOSE_TIMEOUT, shield=True):
-                await self._closed.wait()
+                await self.wait_closed()
 
     async def wait_closed(self) -> None:
         """Return when it has ended."""
@@ -175,7 +165,7 @@ class Muxer:
         for endpoint in endpoints.values():
             endpoint.on_reset(reason)
         self._others_in.close()
-        self._drained.set()
+        self._outbox.close()
         if self.running.is_set() and not self.is_closed:
             self._closed.set()
             self._owner.closed(self)
@@ -192,13 +182,6 @@ class Muxer:
         if run.raised:
             self.end_connection("internal error")
 
-    async def _send_queued(self) -> None:
-        """Wait, not long, until everything queued was sent."""
-        with trio.CancelScope(deadline=trio.current_time() + CLOSE_TIMEOUT, shield=True):
-            while not self.end_reason and self._core.has_output:
-                self._want_write()
-                await self._drained.wait()
-
     # ---- the three loops
 
     async def _read_loop(self) -> None:
@@ -214,12 +197,11 @@ class Muxer:
         try:
             events = self._core.receive(data, trio.current_time())
         except RemoteProtocolError:
-            await self._send_queued()  # the GO_AWAY that says so
+            await self._outbox.drain(CLOSE_TIMEOUT)  # the GO_AWAY that says so
             raise
         for event in events:
             self._dispatch(event)
-        if self._core.has_output:
-            self._want_write()
+        self._outbox.wake()
         while self._to_flush:
             _, inbound = self._to_flush.popitem()
             self._holding = True
@@ -229,21 +211,6 @@ class Muxer:
                 self._holding = False
             self._core.heard(trio.current_time())
 
-    async def _write_loop(self) -> None:
-        while True:
-            parts = self._core.data_to_send()
-            if not parts:
-                self._signal_drained()
-                self._write_wanted = trio.Event()
-                await self._write_wanted.wait()
-                continue
-            for batch in _batches(parts):
-                with trio.move_on_after(WRITE_STALL) as scope:
-                    await self._channel.send(batch)
-                if scope.cancelled_caught:
-                    raise RemoteProtocolError(f"the peer took nothing for {WRITE_STALL:.0f} s", subject=self.peer)
-            self._signal_drained()
-
     async def _watch_loop(self) -> None:
         while True:
             await trio.sleep_until(self._core.next_deadline())
@@ -252,8 +219,7 @@ class Muxer:
                 self._core.heard(now)
             for event in self._core.timer(now):
                 self._dispatch(event)
-            if self._core.has_output:
-                self._want_write()
+            self._outbox.wake()
             for stream, since in list(self._negotiating.items()):
                 if now - since >= NEGOTIATE_TIMEOUT:
                     self.reset(stream, "no protocol was agreed on in time")
@@ -329,38 +295,25 @@ class Muxer:
         self._endpoints[stream.id] = stream
         if dialler is not None:
             self._core.send(stream.id, [dialler.begin()])
-        self._want_write()
+        self._outbox.wake()
         return stream
 
     async def write(self, stream: MuxedStream, parts: Sequence[Data]) -> None:
         """See `interface.OutStream.write`: queued whole where the window allows, else as it opens."""
         await trio.lowlevel.checkpoint()
+        stream.check_writable()
         left = deque(view for part in parts if len(view := memoryview(part).cast("B")))
         begun = False
         try:
             while left:
-                while self._core.queued > OUTBOX and not self.end_reason:
-                    await self._drained.wait()
-                await self._window(stream)
-                self._core.send(stream.id, _take_front(left, self._core.send_window(stream.id)))
+                room = await self._outbox.room(stream)
+                self._core.send(stream.id, take_front(left, room))
                 begun = True
-                self._want_write()
+                self._outbox.wake()
         except trio.Cancelled:
             if begun:
                 self.reset(stream.id, "cancelled inside a write")
             raise
-        stream.check_writable()
-
-    async def _window(self, stream: MuxedStream) -> None:
-        deadline = trio.current_time() + WRITE_STALL
-        while True:
-            stream.check_writable()
-            if self._core.send_window(stream.id):
-                return
-            with trio.move_on_at(deadline) as scope:
-                await stream.changed()
-            if scope.cancelled_caught:
-                self.reset(stream.id, f"the peer read nothing for {WRITE_STALL:.0f} s")
 
     # ---- what endpoints ask for
 
@@ -370,13 +323,12 @@ class Muxer:
             self.reset(stream, "no window for the negotiation")
             return
         self._core.send(stream, parts)
-        self._want_write()
+        self._outbox.wake()
 
     def consumed(self, stream: int, count: int) -> None:
         """See `streams.Connection`."""
         self._core.consumed(stream, count)
-        if self._core.has_output:
-            self._want_write()
+        self._outbox.wake()
 
     def grow(self, stream: int, target: int) -> None:
         """See `streams.Connection`."""
@@ -386,13 +338,13 @@ class Muxer:
         """See `streams.Connection`."""
         self._core.end(stream)
         self._forget_if_closed(stream)
-        self._want_write()
+        self._outbox.wake()
 
     def reset(self, stream: int, reason: str) -> None:
         """See `streams.Connection`."""
         self._core.reset(stream)
         self._gone(stream, reason)
-        self._want_write()
+        self._outbox.wake()
 
     def flush_after_batch(self, inbound: Inbound) -> None:
         """See `streams.Connection`."""
@@ -445,38 +397,3 @@ class Muxer:
                 log.debug("%s: %s", stream, exc.message)
             finally:
                 stream.reset_unless_ended()
-
-    # ---- inside
-
-    def _want_write(self) -> None:
-        self._write_wanted.set()
-
-    def _signal_drained(self) -> None:
-        self._drained.set()
-        self._drained = trio.Event()
-
-
-def _batches(parts: list[Data]) -> list[list[Data]]:
-    """`parts` cut into lists of about `BATCH` bytes."""
-    batches: list[list[Data]] = [[]]
-    size = 0
-    for part in parts:
-        if size >= BATCH:
-            batches.append([])
-            size = 0
-        batches[-1].append(part)
-        size += len(part)
-    return batches
-
-
-def _take_front(parts: deque[memoryview], room: int) -> list[Data]:
-    """The first `room` bytes off `parts`."""
-    taken: list[Data] = []
-    while parts and room:
-        piece = parts.popleft()
-        if len(piece) > room:
-            parts.appendleft(piece[room:])
-            piece = piece[:room]
-        taken.append(piece)
-        room -= len(piece)
-    return taken

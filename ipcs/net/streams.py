@@ -220,11 +220,10 @@ class MuxedStream:
 
     async def read(self, max_bytes: int) -> bytes:
         """See `interface.Stream`."""
-        await self.agreed()
-        while not self._received:
+        if not self._peer_ended:
+            await self.agreed()
+        while not self._received and not self._peer_ended:
             self.check()
-            if self._peer_ended:
-                return b""
             await self.changed()
         return self.read_nowait(max_bytes)
 
@@ -238,7 +237,8 @@ class MuxedStream:
                 self._received.appendleft(piece[room:])
                 piece = piece[:room]
             out += piece
-        self._connection.consumed(self.id, len(out))
+        if out:
+            self._connection.consumed(self.id, len(out))
         return bytes(out)
 
     async def aclose(self) -> None:
@@ -254,8 +254,12 @@ class MuxedStream:
 
     def reset(self) -> None:
         """See `interface.OutStream`."""
+        self.abandon("reset here")
+
+    def abandon(self, reason: str) -> None:
+        """Reset it and remember why."""
         if self._gone is None:
-            self._connection.reset(self.id, "reset here")
+            self._connection.reset(self.id, reason)
 
     def reset_unless_ended(self) -> None:
         """What a handler that did not come to its end leaves behind is abandoned."""
@@ -311,7 +315,10 @@ class MuxedStream:
             self._signal()
 
     def on_end(self) -> None:
-        """The peer's regular end."""
+        """The peer's regular end. What it sent before stays readable, whatever happens to the connection."""
+        if self._dialler is not None and self._dialler.state is multistream.DialState.WAITING:
+            self.abandon(f"the peer ended it without an answer to {self._dialler.protocol}")
+            return
         self._peer_ended = True
         self._signal()
 
@@ -319,7 +326,8 @@ class MuxedStream:
         """The abrupt end."""
         if self._gone is None:
             self._gone = reason
-            self._received.clear()
+            if not self._peer_ended:
+                self._received.clear()
             self._signal()
 
     def on_window(self) -> None:
