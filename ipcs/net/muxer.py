@@ -19,13 +19,14 @@ import trio
 
 from ..block import Data
 from ..cid import PeerId
-from ..errors import RemoteProtocolError
+from ..errors import RemoteProtocolError, ResourceExhausted
 from . import multistream
+from .accepting import Negotiation
 from .channel import Channel
-from .interface import Handler, Inbound
+from .interface import Inbound
 from .outbox import Outbox, take_front
 from .services import Containment, Services
-from .streams import PUSHED_WINDOW, Endpoint, MuxedStream, Negotiation, Pushed
+from .streams import Endpoint, MuxedStream
 from .yamux import Yamux
 from .yamux_frames import (
     DataReceived,
@@ -101,6 +102,7 @@ class Muxer:
         self._outbox = Outbox(self._core, channel, peer)
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
+        self._progress = trio.Event()
         self._closed = trio.Event()
         self._others_in, self.others = trio.open_memory_channel[MuxedStream](64)
 
@@ -166,6 +168,7 @@ class Muxer:
             endpoint.on_reset(reason)
         self._others_in.close()
         self._outbox.close()
+        self._signal_progress()
         if self.running.is_set() and not self.is_closed:
             self._closed.set()
             self._owner.closed(self)
@@ -201,6 +204,7 @@ class Muxer:
             raise
         for event in events:
             self._dispatch(event)
+        self._signal_progress()
         self._outbox.wake()
         while self._to_flush:
             _, inbound = self._to_flush.popitem()
@@ -228,7 +232,7 @@ class Muxer:
         if isinstance(event, DataReceived | StreamEnded | WindowOpened):
             self._to_endpoint(event)
         elif isinstance(event, StreamOpened):
-            self._endpoints[event.stream] = Negotiation(self, event.stream, multistream.Listener(self._services))
+            self._endpoints[event.stream] = Negotiation(self, event.stream, self._services, self._others_in)
             self._negotiating[event.stream] = trio.current_time()
         elif isinstance(event, StreamReset):
             self._gone(event.stream, event.reason)
@@ -267,28 +271,38 @@ class Muxer:
     async def open_stream(self, protocols: Sequence[str], known: Container[str] = ()) -> MuxedStream:
         """A new stream under the first of `protocols` that the peer speaks.
 
-        A protocol that is among `known` (those it listed) is used without waiting for its answer. Raises
-        `RemoteProtocolError` when it speaks none, does not answer in time or the connection ends, `ResourceExhausted`
-        when too many streams are open.
+        A protocol that is among `known` (those it listed) is used without waiting for its answer. Waits while too many
+        streams are open. Raises `RemoteProtocolError` when the peer speaks none, does not answer in time or the
+        connection ends.
         """
         sure = next((protocol for protocol in protocols if protocol in known), None)
-        stream = self.open_raw(multistream.Dialler([sure] if sure is not None else protocols))
-        if sure is None:
-            try:
-                with trio.fail_after(NEGOTIATE_TIMEOUT):
+        stream: MuxedStream | None = None
+        try:
+            with trio.fail_after(NEGOTIATE_TIMEOUT):
+                stream = await self._open_waiting(multistream.Dialler([sure] if sure is not None else protocols))
+                if sure is None:
                     await stream.agreed()
-            except trio.TooSlowError:
+        except trio.TooSlowError:
+            raise RemoteProtocolError(
+                f"{self.peer} gave no stream for {protocols[0]} within {NEGOTIATE_TIMEOUT:.0f} s", subject=self.peer
+            ) from None
+        finally:
+            if stream is not None and sure is None and not stream.is_agreed:
                 stream.reset()
-                raise RemoteProtocolError(
-                    f"{self.peer} did not agree on a protocol within {NEGOTIATE_TIMEOUT:.0f} s", subject=self.peer
-                ) from None
-            except trio.Cancelled:
-                stream.reset()
-                raise
         return stream
 
+    async def _open_waiting(self, dialler: multistream.Dialler) -> MuxedStream:
+        while True:
+            try:
+                return self.open_raw(dialler)
+            except ResourceExhausted:
+                await self._progress.wait()
+
     def open_raw(self, dialler: multistream.Dialler | None = None) -> MuxedStream:
-        """A new stream; without `dialler` its negotiation is the caller's. Raises as `open_stream` does."""
+        """A new stream; without `dialler` its negotiation is the caller's.
+
+        Raises `RemoteProtocolError` when the connection is ending, `ResourceExhausted` when too many streams are open.
+        """
         if self.end_reason:
             raise RemoteProtocolError(f"connection to {self.peer} is gone: {self.end_reason}", subject=self.peer)
         stream = MuxedStream(self, self._core.open_stream(), dialler=dialler)
@@ -354,46 +368,17 @@ class Muxer:
         """See `streams.Connection`."""
         return self._services.contain(f"{what} of {self.peer}")
 
-    def agreed(self, stream: int, protocol: str, listener: multistream.Listener, first: bytes) -> None:
+    def become(self, stream: int, endpoint: Endpoint) -> None:
         """See `streams.Connection`."""
-        del self._negotiating[stream]
-        rest = bytes(listener.rest())
-        if inbound := self._services.pushed.get(protocol):
-            self._accept_pushed(stream, protocol, inbound, first, rest)
-            return
-        duplex = MuxedStream(self, stream, protocol=protocol)
-        self._endpoints[stream] = duplex
-        if handler := self._services.handlers.get(protocol):
-            self._core.consumed(stream, len(first) - len(rest))
-            duplex.put_back(rest)
-            if self._nursery is not None:
-                self._nursery.start_soon(self._handle, handler, duplex)
-            return
-        duplex.put_back(first)
-        try:
-            self._others_in.send_nowait(duplex)
-        except (trio.WouldBlock, trio.BrokenResourceError):
-            self.reset(stream, "too many streams wait to be accepted")
+        self._negotiating.pop(stream, None)
+        self._endpoints[stream] = endpoint
 
-    def _accept_pushed(self, stream: int, protocol: str, inbound: Inbound, first: bytes, rest: bytes) -> None:
-        self._core.consumed(stream, len(first) - len(rest))
-        sink = None
-        with self.contain("accepting a stream"):
-            sink = inbound.accept(self.peer, protocol)
-        if sink is None:
-            self.reset(stream, "refused")
-            return
-        endpoint = self._endpoints[stream] = Pushed(self, stream, inbound, sink)
-        self._core.grow(stream, PUSHED_WINDOW)
-        if rest:
-            endpoint.on_data(memoryview(rest))
+    def start(self, task: Callable[[], Awaitable[None]]) -> None:
+        """See `streams.Connection`."""
+        if self._nursery is not None:
+            self._nursery.start_soon(task)
 
-    async def _handle(self, handler: Handler, stream: MuxedStream) -> None:
-        with self.contain(f"the handler of {stream.protocol}"):
-            try:
-                await handler(stream)
-                stream.end()
-            except RemoteProtocolError as exc:
-                log.debug("%s: %s", stream, exc.message)
-            finally:
-                stream.reset_unless_ended()
+    def _signal_progress(self) -> None:
+        """Something arrived, which may have freed a stream; or the connection ended."""
+        self._progress.set()
+        self._progress = trio.Event()
