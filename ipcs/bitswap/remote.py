@@ -191,6 +191,13 @@ class Remote:
             self._stall(now)
         return expired
 
+    def excuse(self, now: float) -> None:
+        """Nothing could be heard until now: count what it owes as if asked now."""
+        for ask in self.asks.values():
+            late = now - ask.sent
+            ask.sent, ask.expected, ask.soft, ask.hard = now, ask.expected + late, ask.soft + late, ask.hard + late
+        self.standing = dict.fromkeys(self.standing, now)
+
     def _stall(self, now: float) -> None:
         self.stalled = True
         self.quiet_until = now + self._backoff

@@ -105,7 +105,7 @@ class LogBlockstore:
                         f"block {key.hex()} belongs to a DAG that is kept: drop its references first", subject=key.hex()
                     )
                 discard(transaction, key, value)
-            transaction.commit(sync=False)
+            transaction.commit(sync=True)
 
     def keys(self) -> Iterator[Multihash]:
         for key, value in self._datastore.scan(layout.BLOCK):
@@ -139,7 +139,7 @@ class LogBlockstore:
             if not layout.is_inline(value):
                 place = layout.QUARANTINE + layout.PLACE.pack(entry.segment, entry.page)
                 batch.append((place, layout.LENGTH.pack(entry.length) + multihash))
-            self._datastore.write(batch, sync=False)
+            self._datastore.write(batch, sync=True)
 
     def _store(self, wanted: list[tuple[Multihash, Data, bytes | None]]) -> None:
         if self._segments.space()[1] < MIN_FREE:
@@ -196,11 +196,11 @@ def location(entry: Entry | None) -> Location | None:
 
 
 def discard(transaction: Transaction, multihash: Multihash, value: bytes) -> Location | None:
-    """Delete the entry of a loose block and queue its range for punching; the range."""
+    """Delete the entry of a loose block and list its range for punching; the range. To be committed with a sync."""
     transaction.delete(layout.BLOCK + multihash)
     at = location(layout.unpack_entry(value))
     if at is not None:
-        transaction.put(layout.FREED + layout.PLACE.pack(at.segment, at.page), layout.LENGTH.pack(at.length))
+        transaction.put(*layout.freed(*at))
     return at
 
 
