@@ -94,7 +94,8 @@ class Muxer:
         self._services = services
         self._owner = owner
         self._first = first
-        self._core = Yamux(initiator=initiator, now=trio.current_time(), limits=limits)
+        self._limits = limits or Limits()
+        self._core = Yamux(initiator=initiator, now=trio.current_time(), limits=self._limits)
         self._endpoints: dict[int, Endpoint] = {}
         self._negotiating: dict[int, float] = {}
         self._to_flush: dict[int, Inbound] = {}
@@ -217,10 +218,11 @@ class Muxer:
 
     async def _watch_loop(self) -> None:
         while True:
-            await trio.sleep_until(self._core.next_deadline())
+            # An answer moves the deadline back to one that may be earlier than what we sleep for.
+            await trio.sleep_until(min(self._core.next_deadline(), trio.current_time() + self._limits.ping_after))
             now = trio.current_time()
-            if self._holding:
-                self._core.heard(now)
+            if self._holding or self._outbox.sending:
+                self._core.heard(now)  # we do not listen, or the peer does not: `WRITE_STALL` bounds that
             for event in self._core.timer(now):
                 self._dispatch(event)
             self._outbox.wake()

@@ -35,6 +35,8 @@ class Outbox:
         self._wanted = trio.Event()
         self._drained = trio.Event()
         self._closed = False
+        self.sending = False
+        """Whether the channel is taking a batch, or is not taking it."""
 
     def wake(self) -> None:
         """Something may be queued."""
@@ -55,11 +57,13 @@ class Outbox:
                 self._wanted = trio.Event()
                 await self._wanted.wait()
                 continue
+            self.sending = True
             for batch in _batches(parts):
                 with trio.move_on_after(WRITE_STALL) as scope:
                     await self._channel.send(batch)
                 if scope.cancelled_caught:
                     raise RemoteProtocolError(f"the peer took nothing for {WRITE_STALL:.0f} s", subject=self._peer)
+            self.sending = False
             self._signal_drained()
 
     async def drain(self, seconds: float) -> None:
