@@ -19,6 +19,7 @@ from .limits import (
     DEADLINE_MULTIPLE,
     FIRST_DEADLINE,
     HARD_DEADLINE_MULTIPLE,
+    LONGEST_WAIT,
     MAX_ASKS_PER_PEER,
     RATE_MEMORY,
     STALL_BACKOFF_MAX,
@@ -106,6 +107,7 @@ class Remote:
         wait = max((self.latency if self.rate else 0.0), self.delay(0))
         if not self.rate:
             wait = max(wait, FIRST_DEADLINE / DEADLINE_MULTIPLE)
+        wait = min(wait, LONGEST_WAIT)
         soft = now + DEADLINE_CONSTANT + DEADLINE_MULTIPLE * wait
         hard = now + HARD_DEADLINE_MULTIPLE * (DEADLINE_CONSTANT + DEADLINE_MULTIPLE * wait)
         if self.asks:

@@ -19,12 +19,14 @@ import trio
 
 from ..block import Data
 from ..cid import PeerId
-from ..errors import RemoteProtocolError
+from ..errors import RemoteProtocolError, ResourceExhausted
 from . import multistream
+from .accepting import Negotiation
 from .channel import Channel
-from .interface import Handler, Inbound
+from .interface import Inbound
+from .outbox import Outbox, take_front
 from .services import Containment, Services
-from .streams import PUSHED_WINDOW, Endpoint, MuxedStream, Negotiation, Pushed
+from .streams import Endpoint, MuxedStream
 from .yamux import Yamux
 from .yamux_frames import (
     DataReceived,
@@ -40,16 +42,6 @@ from .yamux_frames import (
 )
 
 log = logging.getLogger(__name__)
-
-OUTBOX = 1024 * 1024
-"""Bytes queued for the peer above which writers wait: enough to keep the socket busy, too little to hoard blocks."""
-
-BATCH = 512 * 1024
-"""Bytes that are encrypted and sent at once: the size of the sealing buffer of a connection."""
-
-WRITE_STALL = 30.0
-"""Seconds without window or progress after which a write gives up: a slow reader is dropped, not waited for (boxo's
-write deadline for Bitswap is 10 s to 2 min)."""
 
 NEGOTIATE_TIMEOUT = 10.0
 """Seconds a peer has to name the protocol of a stream it opened, and to answer the offers on one that we opened."""
@@ -102,15 +94,16 @@ class Muxer:
         self._services = services
         self._owner = owner
         self._first = first
-        self._core = Yamux(initiator=initiator, now=trio.current_time(), limits=limits)
+        self._limits = limits or Limits()
+        self._core = Yamux(initiator=initiator, now=trio.current_time(), limits=self._limits)
         self._endpoints: dict[int, Endpoint] = {}
         self._negotiating: dict[int, float] = {}
         self._to_flush: dict[int, Inbound] = {}
         self._holding = False
-        self._write_wanted = trio.Event()
-        self._drained = trio.Event()
+        self._outbox = Outbox(self._core, channel, peer)
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
+        self._progress = trio.Event()
         self._closed = trio.Event()
         self._others_in, self.others = trio.open_memory_channel[MuxedStream](64)
 
@@ -139,7 +132,7 @@ class Muxer:
                     self._owner.opened(self)
                     self.running.set()
                     self._core.ping(trio.current_time())
-                    for loop in (self._write_loop, self._watch_loop, self._read_loop):
+                    for loop in (self._outbox.run, self._watch_loop, self._read_loop):
                         nursery.start_soon(self._guarded, loop)
         finally:
             self._nursery = None
@@ -152,11 +145,11 @@ class Muxer:
         if not self.end_reason and self._nursery is not None:
             self._core.go_away(GoAwayCode.NORMAL)
             self.clean = True
-            await self._send_queued()
+            await self._outbox.drain(CLOSE_TIMEOUT)
         self.end_connection(reason)
         if self.running.is_set():
             with trio.CancelScope(deadline=trio.current_time() + 2 * CLOSE_TIMEOUT, shield=True):
-                await self._closed.wait()
+                await self.wait_closed()
 
     async def wait_closed(self) -> None:
         """Return when it has ended."""
@@ -175,7 +168,8 @@ class Muxer:
         for endpoint in endpoints.values():
             endpoint.on_reset(reason)
         self._others_in.close()
-        self._drained.set()
+        self._outbox.close()
+        self._signal_progress()
         if self.running.is_set() and not self.is_closed:
             self._closed.set()
             self._owner.closed(self)
@@ -192,13 +186,6 @@ class Muxer:
         if run.raised:
             self.end_connection("internal error")
 
-    async def _send_queued(self) -> None:
-        """Wait, not long, until everything queued was sent."""
-        with trio.CancelScope(deadline=trio.current_time() + CLOSE_TIMEOUT, shield=True):
-            while not self.end_reason and self._core.has_output:
-                self._want_write()
-                await self._drained.wait()
-
     # ---- the three loops
 
     async def _read_loop(self) -> None:
@@ -214,12 +201,12 @@ class Muxer:
         try:
             events = self._core.receive(data, trio.current_time())
         except RemoteProtocolError:
-            await self._send_queued()  # the GO_AWAY that says so
+            await self._outbox.drain(CLOSE_TIMEOUT)  # the GO_AWAY that says so
             raise
         for event in events:
             self._dispatch(event)
-        if self._core.has_output:
-            self._want_write()
+        self._signal_progress()
+        self._outbox.wake()
         while self._to_flush:
             _, inbound = self._to_flush.popitem()
             self._holding = True
@@ -229,31 +216,16 @@ class Muxer:
                 self._holding = False
             self._core.heard(trio.current_time())
 
-    async def _write_loop(self) -> None:
-        while True:
-            parts = self._core.data_to_send()
-            if not parts:
-                self._signal_drained()
-                self._write_wanted = trio.Event()
-                await self._write_wanted.wait()
-                continue
-            for batch in _batches(parts):
-                with trio.move_on_after(WRITE_STALL) as scope:
-                    await self._channel.send(batch)
-                if scope.cancelled_caught:
-                    raise RemoteProtocolError(f"the peer took nothing for {WRITE_STALL:.0f} s", subject=self.peer)
-            self._signal_drained()
-
     async def _watch_loop(self) -> None:
         while True:
-            await trio.sleep_until(self._core.next_deadline())
+            # An answer moves the deadline back to one that may be earlier than what we sleep for.
+            await trio.sleep_until(min(self._core.next_deadline(), trio.current_time() + self._limits.ping_after))
             now = trio.current_time()
-            if self._holding:
-                self._core.heard(now)
+            if self._holding or self._outbox.sending:
+                self._core.heard(now)  # we do not listen, or the peer does not: `WRITE_STALL` bounds that
             for event in self._core.timer(now):
                 self._dispatch(event)
-            if self._core.has_output:
-                self._want_write()
+            self._outbox.wake()
             for stream, since in list(self._negotiating.items()):
                 if now - since >= NEGOTIATE_TIMEOUT:
                     self.reset(stream, "no protocol was agreed on in time")
@@ -262,7 +234,7 @@ class Muxer:
         if isinstance(event, DataReceived | StreamEnded | WindowOpened):
             self._to_endpoint(event)
         elif isinstance(event, StreamOpened):
-            self._endpoints[event.stream] = Negotiation(self, event.stream, multistream.Listener(self._services))
+            self._endpoints[event.stream] = Negotiation(self, event.stream, self._services, self._others_in)
             self._negotiating[event.stream] = trio.current_time()
         elif isinstance(event, StreamReset):
             self._gone(event.stream, event.reason)
@@ -301,66 +273,63 @@ class Muxer:
     async def open_stream(self, protocols: Sequence[str], known: Container[str] = ()) -> MuxedStream:
         """A new stream under the first of `protocols` that the peer speaks.
 
-        A protocol that is among `known` (those it listed) is used without waiting for its answer. Raises
-        `RemoteProtocolError` when it speaks none, does not answer in time or the connection ends, `ResourceExhausted`
-        when too many streams are open.
+        A protocol that is among `known` (those it listed) is used without waiting for its answer. Waits while too many
+        streams are open. Raises `RemoteProtocolError` when the peer speaks none, does not answer in time or the
+        connection ends.
         """
         sure = next((protocol for protocol in protocols if protocol in known), None)
-        stream = self.open_raw(multistream.Dialler([sure] if sure is not None else protocols))
-        if sure is None:
-            try:
-                with trio.fail_after(NEGOTIATE_TIMEOUT):
+        stream: MuxedStream | None = None
+        try:
+            with trio.fail_after(NEGOTIATE_TIMEOUT):
+                stream = await self._open_waiting(multistream.Dialler([sure] if sure is not None else protocols))
+                if sure is None:
                     await stream.agreed()
-            except trio.TooSlowError:
+        except trio.TooSlowError:
+            raise RemoteProtocolError(
+                f"{self.peer} gave no stream for {protocols[0]} within {NEGOTIATE_TIMEOUT:.0f} s", subject=self.peer
+            ) from None
+        finally:
+            if stream is not None and sure is None and not stream.is_agreed:
                 stream.reset()
-                raise RemoteProtocolError(
-                    f"{self.peer} did not agree on a protocol within {NEGOTIATE_TIMEOUT:.0f} s", subject=self.peer
-                ) from None
-            except trio.Cancelled:
-                stream.reset()
-                raise
         return stream
 
+    async def _open_waiting(self, dialler: multistream.Dialler) -> MuxedStream:
+        while True:
+            try:
+                return self.open_raw(dialler)
+            except ResourceExhausted:
+                await self._progress.wait()
+
     def open_raw(self, dialler: multistream.Dialler | None = None) -> MuxedStream:
-        """A new stream; without `dialler` its negotiation is the caller's. Raises as `open_stream` does."""
+        """A new stream; without `dialler` its negotiation is the caller's.
+
+        Raises `RemoteProtocolError` when the connection is ending, `ResourceExhausted` when too many streams are open.
+        """
         if self.end_reason:
             raise RemoteProtocolError(f"connection to {self.peer} is gone: {self.end_reason}", subject=self.peer)
         stream = MuxedStream(self, self._core.open_stream(), dialler=dialler)
         self._endpoints[stream.id] = stream
         if dialler is not None:
             self._core.send(stream.id, [dialler.begin()])
-        self._want_write()
+        self._outbox.wake()
         return stream
 
     async def write(self, stream: MuxedStream, parts: Sequence[Data]) -> None:
         """See `interface.OutStream.write`: queued whole where the window allows, else as it opens."""
         await trio.lowlevel.checkpoint()
+        stream.check_writable()
         left = deque(view for part in parts if len(view := memoryview(part).cast("B")))
         begun = False
         try:
             while left:
-                while self._core.queued > OUTBOX and not self.end_reason:
-                    await self._drained.wait()
-                await self._window(stream)
-                self._core.send(stream.id, _take_front(left, self._core.send_window(stream.id)))
+                room = await self._outbox.room(stream)
+                self._core.send(stream.id, take_front(left, room))
                 begun = True
-                self._want_write()
+                self._outbox.wake()
         except trio.Cancelled:
             if begun:
                 self.reset(stream.id, "cancelled inside a write")
             raise
-        stream.check_writable()
-
-    async def _window(self, stream: MuxedStream) -> None:
-        deadline = trio.current_time() + WRITE_STALL
-        while True:
-            stream.check_writable()
-            if self._core.send_window(stream.id):
-                return
-            with trio.move_on_at(deadline) as scope:
-                await stream.changed()
-            if scope.cancelled_caught:
-                self.reset(stream.id, f"the peer read nothing for {WRITE_STALL:.0f} s")
 
     # ---- what endpoints ask for
 
@@ -370,13 +339,12 @@ class Muxer:
             self.reset(stream, "no window for the negotiation")
             return
         self._core.send(stream, parts)
-        self._want_write()
+        self._outbox.wake()
 
     def consumed(self, stream: int, count: int) -> None:
         """See `streams.Connection`."""
         self._core.consumed(stream, count)
-        if self._core.has_output:
-            self._want_write()
+        self._outbox.wake()
 
     def grow(self, stream: int, target: int) -> None:
         """See `streams.Connection`."""
@@ -386,13 +354,13 @@ class Muxer:
         """See `streams.Connection`."""
         self._core.end(stream)
         self._forget_if_closed(stream)
-        self._want_write()
+        self._outbox.wake()
 
     def reset(self, stream: int, reason: str) -> None:
         """See `streams.Connection`."""
         self._core.reset(stream)
         self._gone(stream, reason)
-        self._want_write()
+        self._outbox.wake()
 
     def flush_after_batch(self, inbound: Inbound) -> None:
         """See `streams.Connection`."""
@@ -402,81 +370,17 @@ class Muxer:
         """See `streams.Connection`."""
         return self._services.contain(f"{what} of {self.peer}")
 
-    def agreed(self, stream: int, protocol: str, listener: multistream.Listener, first: bytes) -> None:
+    def become(self, stream: int, endpoint: Endpoint) -> None:
         """See `streams.Connection`."""
-        del self._negotiating[stream]
-        rest = bytes(listener.rest())
-        if inbound := self._services.pushed.get(protocol):
-            self._accept_pushed(stream, protocol, inbound, first, rest)
-            return
-        duplex = MuxedStream(self, stream, protocol=protocol)
-        self._endpoints[stream] = duplex
-        if handler := self._services.handlers.get(protocol):
-            self._core.consumed(stream, len(first) - len(rest))
-            duplex.put_back(rest)
-            if self._nursery is not None:
-                self._nursery.start_soon(self._handle, handler, duplex)
-            return
-        duplex.put_back(first)
-        try:
-            self._others_in.send_nowait(duplex)
-        except (trio.WouldBlock, trio.BrokenResourceError):
-            self.reset(stream, "too many streams wait to be accepted")
+        self._negotiating.pop(stream, None)
+        self._endpoints[stream] = endpoint
 
-    def _accept_pushed(self, stream: int, protocol: str, inbound: Inbound, first: bytes, rest: bytes) -> None:
-        self._core.consumed(stream, len(first) - len(rest))
-        sink = None
-        with self.contain("accepting a stream"):
-            sink = inbound.accept(self.peer, protocol)
-        if sink is None:
-            self.reset(stream, "refused")
-            return
-        endpoint = self._endpoints[stream] = Pushed(self, stream, inbound, sink)
-        self._core.grow(stream, PUSHED_WINDOW)
-        if rest:
-            endpoint.on_data(memoryview(rest))
+    def start(self, task: Callable[[], Awaitable[None]]) -> None:
+        """See `streams.Connection`."""
+        if self._nursery is not None:
+            self._nursery.start_soon(task)
 
-    async def _handle(self, handler: Handler, stream: MuxedStream) -> None:
-        with self.contain(f"the handler of {stream.protocol}"):
-            try:
-                await handler(stream)
-                stream.end()
-            except RemoteProtocolError as exc:
-                log.debug("%s: %s", stream, exc.message)
-            finally:
-                stream.reset_unless_ended()
-
-    # ---- inside
-
-    def _want_write(self) -> None:
-        self._write_wanted.set()
-
-    def _signal_drained(self) -> None:
-        self._drained.set()
-        self._drained = trio.Event()
-
-
-def _batches(parts: list[Data]) -> list[list[Data]]:
-    """`parts` cut into lists of about `BATCH` bytes."""
-    batches: list[list[Data]] = [[]]
-    size = 0
-    for part in parts:
-        if size >= BATCH:
-            batches.append([])
-            size = 0
-        batches[-1].append(part)
-        size += len(part)
-    return batches
-
-
-def _take_front(parts: deque[memoryview], room: int) -> list[Data]:
-    """The first `room` bytes off `parts`."""
-    taken: list[Data] = []
-    while parts and room:
-        piece = parts.popleft()
-        if len(piece) > room:
-            parts.appendleft(piece[room:])
-            piece = piece[:room]
-        taken.append(piece)
-        room -= len(piece)
-    return taken
+    def _signal_progress(self) -> None:
+        """Something arrived, which may have freed a stream; or the connection ended."""
+        self._progress.set()
+        self._progress = trio.Event()

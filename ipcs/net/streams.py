@@ -1,30 +1,23 @@
 """The ends of streams over our muxer: what a frame of each stream is handed to.
 
-An `Endpoint` gets synchronous calls from the muxer's read loop. `Negotiation` is the first endpoint of each inbound
-stream and hands over to a `Pushed` or a `MuxedStream` once a protocol was agreed on. What we open is a `MuxedStream`.
+An `Endpoint` gets synchronous calls from the muxer's read loop, and asks things of its `Connection`. `MuxedStream` is
+the endpoint that tasks read and write; those of inbound streams begin in `accepting`.
 """
 
 from __future__ import annotations
 
-import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import trio
 
 from ..block import Data
 from ..cid import PeerId
-from ..errors import IpcsError, RemoteProtocolError
+from ..errors import RemoteProtocolError
 from . import multistream
-from .interface import Inbound, StreamSink
+from .interface import Inbound
 from .services import Containment
-
-log = logging.getLogger(__name__)
-
-PUSHED_WINDOW = 1024 * 1024
-"""Receive window of a pushed stream, opened with its first frame: Kubo sends a block per stream, and one of 256 KiB
-with its header is more than the initial window."""
 
 
 class Endpoint(Protocol):
@@ -76,8 +69,12 @@ class Connection(Protocol):
         """Send RST; the endpoint is told."""
         ...
 
-    def agreed(self, stream: int, protocol: str, listener: multistream.Listener, first: bytes) -> None:
-        """An inbound stream found its protocol: replace the endpoint. `first` are all bytes that came so far."""
+    def become(self, stream: int, endpoint: Endpoint) -> None:
+        """`endpoint` takes what arrives for `stream` from now on; its protocol is agreed on."""
+        ...
+
+    def start(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run `task` while the connection lives."""
         ...
 
     def flush_after_batch(self, inbound: Inbound) -> None:
@@ -87,91 +84,6 @@ class Connection(Protocol):
     def contain(self, what: str) -> Containment:
         """Keep exceptions of foreign code in."""
         ...
-
-
-class Negotiation:
-    """An inbound stream whose protocol is not known yet."""
-
-    def __init__(self, connection: Connection, stream: int, listener: multistream.Listener) -> None:
-        self._connection = connection
-        self._stream = stream
-        self._listener = listener
-        self._first = bytearray()
-
-    def on_data(self, data: memoryview) -> None:
-        """Answer, and hand over once agreed."""
-        self._first += data
-        try:
-            answer = self._listener.receive(data)
-        except RemoteProtocolError as exc:
-            self._connection.reset(self._stream, exc.message)
-            return
-        if answer:
-            self._connection.send_now(self._stream, [answer])
-        if self._listener.protocol:
-            self._connection.agreed(self._stream, self._listener.protocol, self._listener, bytes(self._first))
-
-    def on_end(self) -> None:
-        """Ended before a protocol was named."""
-        self._connection.reset(self._stream, "ended before a protocol was agreed on")
-
-    def on_reset(self, reason: str) -> None:
-        """Nothing depends on it yet."""
-
-    def on_window(self) -> None:
-        """Answers are small; nothing waits."""
-
-
-class Pushed:
-    """An inbound stream whose bytes go straight into a sink. We send nothing on it but our FIN."""
-
-    def __init__(self, connection: Connection, stream: int, inbound: Inbound, sink: StreamSink) -> None:
-        self._connection = connection
-        self._stream = stream
-        self._inbound = inbound
-        self._sink: StreamSink | None = sink
-
-    def on_data(self, data: memoryview) -> None:
-        """Feed the sink. What it raises ends this stream."""
-        if self._sink is None:
-            return
-        with self._contain() as run:
-            try:
-                self._sink.feed(data)
-            except IpcsError as exc:
-                self._connection.reset(self._stream, exc.message)
-                return
-        if run.raised:
-            self._connection.reset(self._stream, "internal error")
-            return
-        self._connection.consumed(self._stream, len(data))
-        self._connection.flush_after_batch(self._inbound)
-
-    def on_end(self) -> None:
-        """The regular end: ours follows."""
-        sink, self._sink = self._sink, None
-        self._connection.end(self._stream)
-        if sink is None:
-            return
-        with self._contain():
-            try:
-                sink.eof()
-            except IpcsError as exc:
-                log.debug("stream of %s: %s", self._connection.peer, exc.message)
-        self._connection.flush_after_batch(self._inbound)
-
-    def on_reset(self, _reason: str) -> None:
-        """The abrupt end."""
-        sink, self._sink = self._sink, None
-        if sink is not None:
-            with self._contain():
-                sink.reset()
-
-    def on_window(self) -> None:
-        """Nothing is sent here."""
-
-    def _contain(self) -> Containment:
-        return self._connection.contain("a stream sink")
 
 
 class MuxedStream:
@@ -201,6 +113,11 @@ class MuxedStream:
         """The id that was agreed on, or that was sent without waiting for the answer."""
         return self._dialler.protocol if self._dialler is not None else self._protocol
 
+    @property
+    def is_agreed(self) -> bool:
+        """Whether the peer has accepted the protocol."""
+        return self._dialler is None or self._dialler.state is multistream.DialState.AGREED
+
     # ---- for tasks
 
     async def agreed(self) -> None:
@@ -220,11 +137,10 @@ class MuxedStream:
 
     async def read(self, max_bytes: int) -> bytes:
         """See `interface.Stream`."""
-        await self.agreed()
-        while not self._received:
+        if not self._peer_ended:
+            await self.agreed()
+        while not self._received and not self._peer_ended:
             self.check()
-            if self._peer_ended:
-                return b""
             await self.changed()
         return self.read_nowait(max_bytes)
 
@@ -238,7 +154,8 @@ class MuxedStream:
                 self._received.appendleft(piece[room:])
                 piece = piece[:room]
             out += piece
-        self._connection.consumed(self.id, len(out))
+        if out:
+            self._connection.consumed(self.id, len(out))
         return bytes(out)
 
     async def aclose(self) -> None:
@@ -254,8 +171,12 @@ class MuxedStream:
 
     def reset(self) -> None:
         """See `interface.OutStream`."""
+        self.abandon("reset here")
+
+    def abandon(self, reason: str) -> None:
+        """Reset it and remember why."""
         if self._gone is None:
-            self._connection.reset(self.id, "reset here")
+            self._connection.reset(self.id, reason)
 
     def reset_unless_ended(self) -> None:
         """What a handler that did not come to its end leaves behind is abandoned."""
@@ -311,7 +232,10 @@ class MuxedStream:
             self._signal()
 
     def on_end(self) -> None:
-        """The peer's regular end."""
+        """The peer's regular end. What it sent before stays readable, whatever happens to the connection."""
+        if self._dialler is not None and self._dialler.state is multistream.DialState.WAITING:
+            self.abandon(f"the peer ended it without an answer to {self._dialler.protocol}")
+            return
         self._peer_ended = True
         self._signal()
 
@@ -319,7 +243,8 @@ class MuxedStream:
         """The abrupt end."""
         if self._gone is None:
             self._gone = reason
-            self._received.clear()
+            if not self._peer_ended:
+                self._received.clear()
             self._signal()
 
     def on_window(self) -> None:

@@ -13,7 +13,6 @@ libp2p/go-yamux v4. Three things differ from a plain reading, for bulk transfers
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ..block import Data
 from ..errors import LocalProtocolError, RemoteProtocolError, ResourceExhausted
@@ -41,32 +40,7 @@ from .yamux_frames import (
     StreamReset,
     WindowOpened,
 )
-
-
-@dataclass(slots=True)
-class _Stream:
-    send_window: int = INITIAL_WINDOW
-    receive_window: int = INITIAL_WINDOW
-    """Bytes the peer may still send."""
-    target: int = INITIAL_WINDOW
-    """The size that `receive_window` + `unread` is brought back to."""
-    unread: int = 0
-    acknowledged: bool = True
-    """Ours: the peer has acknowledged it."""
-    owes_ack: bool = False
-    """The peer's: our first frame on it carries ACK."""
-    we_ended: bool = False
-    peer_ended: bool = False
-
-
-@dataclass(slots=True)
-class _Frame:
-    """The data frame that is arriving."""
-
-    stream: int = 0
-    left: int = 0
-    flags: int = 0
-    """What takes effect at its end: FIN, RST."""
+from .yamux_state import ArrivingFrame, StreamState
 
 
 class Yamux:
@@ -74,7 +48,7 @@ class Yamux:
 
     def __init__(self, *, initiator: bool, now: float, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, StreamState] = {}
         self._next_id = 1 if initiator else 2
         self._parity = self._next_id % 2
         self._counts = {True: 0, False: 0}
@@ -83,7 +57,7 @@ class Yamux:
         self._granted = 0
         self._unread = 0
         self._header = bytearray()
-        self._frame = _Frame()
+        self._frame = ArrivingFrame()
         self._out: list[Data] = []
         self._out_size = 0
         self._control = 0
@@ -146,7 +120,7 @@ class Yamux:
         if stream > 0xFFFFFFFF:
             raise ResourceExhausted("yamux: stream numbers are used up; connect anew")
         self._next_id += 2
-        self._streams[stream] = _Stream(acknowledged=False)
+        self._streams[stream] = StreamState(acknowledged=False)
         self._counts[True] += 1
         self._unacknowledged += 1
         self._control_frame(FrameType.WINDOW_UPDATE, SYN, stream, 0)
@@ -323,7 +297,7 @@ class Yamux:
             )
         if entry is not None and entry.peer_ended and length:
             raise RemoteProtocolError(f"yamux: {length} bytes on stream {stream} behind its end")
-        self._frame = _Frame(stream, length, flags)
+        self._frame = ArrivingFrame(stream, length, flags)
         if entry is not None:
             entry.receive_window -= length
             if not length:
@@ -345,7 +319,7 @@ class Yamux:
         if not frame.left:
             self._finish_flags(frame.flags, frame.stream, events)
 
-    def _flagged(self, flags: int, stream: int, events: list[Event]) -> _Stream | None:
+    def _flagged(self, flags: int, stream: int, events: list[Event]) -> StreamState | None:
         """SYN and ACK of a frame; its stream, or None when the frame is to be skipped."""
         if flags & SYN:
             return self._accept(stream, events)
@@ -355,7 +329,7 @@ class Yamux:
             self._unacknowledged -= 1
         return entry
 
-    def _accept(self, stream: int, events: list[Event]) -> _Stream | None:
+    def _accept(self, stream: int, events: list[Event]) -> StreamState | None:
         if stream == 0 or stream % 2 == self._parity or stream in self._streams:
             raise RemoteProtocolError(f"yamux: the peer opens stream {stream}, which is not its to open")
         if self._counts[False] >= self._limits.inbound_streams or self._gone_away:
@@ -364,7 +338,7 @@ class Yamux:
                 raise RemoteProtocolError(f"yamux: {self._refused} streams over the limit; the peer floods")
             self._control_frame(FrameType.WINDOW_UPDATE, RST, stream, 0)
             return None
-        self._streams[stream] = entry = _Stream(owes_ack=True)
+        self._streams[stream] = entry = StreamState(owes_ack=True)
         self._counts[False] += 1
         self._to_acknowledge.append(stream)
         events.append(StreamOpened(stream))
@@ -399,7 +373,7 @@ class Yamux:
         if not entry.acknowledged:
             self._unacknowledged -= 1
 
-    def _ack_flag(self, entry: _Stream) -> int:
+    def _ack_flag(self, entry: StreamState) -> int:
         if entry.owes_ack:
             entry.owes_ack = False
             return ACK

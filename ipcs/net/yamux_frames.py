@@ -64,8 +64,9 @@ class Limits:
     """Frames that may wait to be sent in answer to the peer's. Only one that does not read ours gets there."""
     ping_after: float = 10.0
     """Seconds of silence before the peer is asked for a sign of life."""
-    pong_within: float = 10.0
-    """Seconds it has for that: a dead or partitioned peer is noticed after `ping_after` + `pong_within`."""
+    pong_within: float = 20.0
+    """Seconds it has for that: a dead or partitioned peer is noticed after `ping_after` + `pong_within`, 30 s, and a
+    living one may hold its reader back (a slow disk) for as long."""
 
 
 # ---- events

@@ -18,9 +18,10 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ..block import MAX_BLOCK_SIZE, Block, Data, check_block, identity_data
-from ..cid import Cid, check_cid, read_cid, read_varint, write_varint
+from ..cid import Cid, read_cid, read_varint, write_varint
 from ..errors import HashMismatch, InvalidArgument, LimitExceeded, MalformedBlock
 from ..hashes import MAX_DIGEST
+from . import cbor
 
 MAX_HEADER = 64 * 1024
 """Bytes of a header: about 1,600 roots. go-car takes 32 MiB, which costs its reader a million CIDs to parse."""
@@ -153,31 +154,20 @@ class CarReader:
 
 def decode_header(header: Data) -> list[Cid]:
     """The roots in a version 1 header. Raises `MalformedBlock`, `LimitExceeded`."""
-    from dag_cbor import decode
-    from dag_cbor.decoding.err import DAGCBORDecodingError
-    from multiformats import CID
-
-    try:
-        value = decode(bytes(header))
-    except (DAGCBORDecodingError, RecursionError, ValueError, KeyError) as exc:
-        raise MalformedBlock(f"CAR header is not dag-cbor: {exc}") from exc
+    value = cbor.decode(header)
     roots = value.get("roots") if isinstance(value, dict) and value.get("version") == 1 else None
     if not isinstance(roots, list):
         raise MalformedBlock("CAR header is not {roots, version: 1}")
     if len(roots) > MAX_ROOTS:
         raise LimitExceeded(f"CAR header has {len(roots)} roots, allowed are {MAX_ROOTS}")
-    cids = [check_cid(bytes(root)) for root in roots if isinstance(root, CID)]
-    if len(cids) != len(roots):
+    if not all(cbor.is_link(root) for root in roots):
         raise MalformedBlock("CAR header has a root that is no CID")
-    return cids
+    return cbor.links(roots)
 
 
 def encode_header(roots: Sequence[Cid]) -> bytes:
     """A version 1 header with its length."""
-    from dag_cbor import encode
-    from multiformats import CID
-
-    header = encode({"roots": [CID.decode(root) for root in roots], "version": 1})
+    header = cbor.encode_car_header(roots)
     return write_varint(len(header)) + header
 
 

@@ -86,6 +86,10 @@ class TreeImporter:
         added, self._added = self._added, []
         return added
 
+    def finished_root(self) -> Added | None:
+        """The root that the last step finished, if it did."""
+        return self._added[-1] if self._added and not self._open and self._file is None else None
+
     def step(self, step: Step) -> list[Block]:
         """The blocks that `step` completed, children before parents."""
         if self._file is not None:

@@ -11,7 +11,7 @@ from ipcs.testing.peers import open_script
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
-SIZE = 296_000_000
+SIZE = 120_000_000
 PROVIDERS = 3
 
 
@@ -25,7 +25,7 @@ async def until_received(fetcher, peer, blocks):
 
 
 @pytest.mark.parametrize("failing", ["freeze", "kill"])
-async def test_one_of_three_providers_fails_mid_transfer(failing, random_file, tmp_path, nursery, capsys):
+async def test_one_of_three_providers_fails_mid_transfer(failing, random_file, tmp_path, nursery, capsys, pytestconfig):
     original, copy = random_file(SIZE), tmp_path / "copy"
     async with AsyncExitStack() as stack:
         providers = [await stack.enter_async_context(open_ours(tmp_path / f"p{n}")) for n in range(PROVIDERS)]
@@ -42,7 +42,8 @@ async def test_one_of_three_providers_fails_mid_transfer(failing, random_file, t
             await fetcher.call("get", cid=cid, path=str(copy))
             assert filecmp.cmp(original, copy, shallow=False)
     with capsys.disabled():
-        print(f"\n{failing} one of {PROVIDERS}: {seconds[failing]:.2f} s, {seconds['undisturbed']:.2f} s without")  # noqa: T201 - worth seeing, not asserting
+        delay = seconds[failing] - seconds["undisturbed"]
+        pytestconfig.get_terminal_writer().line(f"\n{failing} one of {PROVIDERS} providers: {delay:+.2f} s, {seconds}")
 
 
 async def fail_after_blocks(fetcher, provider, failing):
