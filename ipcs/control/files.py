@@ -123,7 +123,8 @@ async def _ls(parts: NodeParts, params: dict[str, Any], call: Call) -> dict[str,
         cid: Cid = await resolve(source, root, names)
         async for link, stat in list_directory(source, cid):
             count += 1
-            await call.item({"name": decode_name(link.name or b""), **_stat(stat)})
+            facts = {"cid": format_cid(link.cid), "type": "object", "size": 0} if stat is None else _stat(stat)
+            await call.item({"name": decode_name(link.name or b""), **facts})
     return {"cid": format_cid(cid), "entries": count}
 
 

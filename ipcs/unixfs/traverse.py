@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 from ..block import Data
 from ..blockservice import BlockSource
-from ..cid import Cid
+from ..cid import DAG_PB, RAW, Cid, codec_of
 from .budget import DEFAULT_BUDGET, Budget, Spending
 from .dag_pb import Link
 from .directory import check_name
@@ -52,15 +52,15 @@ class _Directory:
 
 async def list_directory(
     source: BlockSource, cid: Cid, budget: Budget = DEFAULT_BUDGET
-) -> AsyncIterator[tuple[Link, Stat]]:
-    """The entries of the directory at `cid` and what each is, in name order. Raises like `resolve.entries`.
+) -> AsyncIterator[tuple[Link, Stat | None]]:
+    """The entries of the directory at `cid`, in name order, and what each is: None for what is not UnixFS.
 
-    An entry that is no UnixFS node is an error, as in Kubo.
+    Raises like `resolve.entries`.
     """
     here = _Directory((), Stat(cid, Kind.DIRECTORY, 0, Attributes()), await _links(source, cid, budget), [])
     while (found := await _next(source, here)) is not None:
         link, data = found
-        yield link, stat_of(link.cid, data)
+        yield link, stat_of(link.cid, data) if codec_of(link.cid) in (RAW, DAG_PB) else None
 
 
 async def traverse(source: BlockSource, root: Cid, budget: Budget = DEFAULT_BUDGET) -> AsyncIterator[Step]:
