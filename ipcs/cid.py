@@ -1,8 +1,7 @@
 """CIDs, multihashes and OCI digests: one binary type inside, text only at the rim.
 
 Inside the program a CID is its binary form, a `bytes` under the name `Cid`; a store key is the raw multihash in it. No
-object is built per block: `multiformats` needs about 200 us to parse what a slice answers in 0.1 us. It is imported
-when a text form is first asked for, so that a command starts fast.
+object is built per block: `multiformats` needs about 200 us to parse what a slice answers in 0.1 us.
 
 Sources: github.com/multiformats/cid (binary layout, version rules), multiformats/multihash,
 opencontainers/image-spec descriptor.md (digest grammar).
@@ -12,6 +11,7 @@ from __future__ import annotations
 
 from typing import NewType, TypeAlias
 
+from . import multibase
 from .errors import InvalidArgument
 
 Data: TypeAlias = bytes | memoryview
@@ -149,15 +149,13 @@ def parse_cid(text: str) -> Cid:
 
     Raises `InvalidArgument` when `text` is not a CID; a multibase v0 is none (multiformats/cid, "Decoding").
     """
-    from multiformats import multibase
-
     if len(text) > MAX_CID_TEXT:
         raise InvalidArgument(f"{text[:40]!r}... is not a CID: {len(text)} characters", subject=text[:40])
     is_version_0 = len(text) == _V0_TEXT_LENGTH and text.startswith("Qm")
     try:
         data = multibase.decode("z" + text if is_version_0 else text)
-    except (ValueError, KeyError) as exc:
-        raise InvalidArgument(f"{text!r} is not a CID: {exc}", subject=text) from exc
+    except InvalidArgument as exc:
+        raise InvalidArgument(f"{text!r} is not a CID: {exc.message}", subject=text) from exc
     if not is_version_0 and data[:1] == SHA2_256_PREFIX[:1]:
         raise InvalidArgument(f"{text!r} is not a CID: version 0 has no multibase prefix", subject=text)
     try:
@@ -168,8 +166,6 @@ def parse_cid(text: str) -> Cid:
 
 def format_cid(cid: bytes, base: str = "base32") -> str:
     """The text form: base58btc for version 0, multibase `base` for version 1."""
-    from multiformats import multibase
-
     if is_v0(cid):
         return multibase.encode(cid, "base58btc")[1:]
     return multibase.encode(cid, base)

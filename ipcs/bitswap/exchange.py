@@ -128,6 +128,13 @@ class Exchange:
         """Peers that are refused now; `Ban.until` is on the clock of `trio.current_time`."""
         return self._engine.conduct.bans(trio.current_time())
 
+    async def ban(self, peer: PeerId, reason: str) -> None:
+        """Refuse `peer` from now on: a caller found it lying in a way that no block shows (a DAG that is not what it
+        was said to be).
+        """
+        self._engine.conduct.ban(peer, reason, trio.current_time())
+        await self._network.disconnect(peer, reason)
+
     def lift_ban(self, peer: PeerId) -> bool:
         """Accept `peer` again; False when it was not banned."""
         return self._engine.conduct.lift(peer)

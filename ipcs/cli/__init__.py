@@ -11,10 +11,10 @@ import os
 import sys
 
 from ..errors import IpcsError
-from . import block, files, swarm
+from . import block, car, cidcmd, dag, files, swarm
 from .terminal import Terminal
 
-GROUPS = (files, block, swarm)
+GROUPS = (files, dag, car, cidcmd, block, swarm)
 """Modules with a `register(sub)`; help lists their commands in this order."""
 
 INTERRUPTED = 130

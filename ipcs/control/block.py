@@ -36,7 +36,7 @@ async def _put(parts: NodeParts, params: dict[str, Any], call: Call) -> dict[str
             raise LimitExceeded(f"a block holds at most {MAX_BLOCK_SIZE} bytes; use `ipcs add` for files")
     block = _named(params, bytes(data))
     await trio.to_thread.run_sync(parts.store.blocks.put_many, [block])
-    parts.exchange.notify_stored([(block.cid, len(data))])
+    parts.exchange.notify_stored([block.cid])
     return {"cid": format_cid(block.cid), "size": len(data)}
 
 
@@ -51,7 +51,7 @@ def _named(params: dict[str, Any], data: Data) -> Block:
 
 async def _fetch(parts: NodeParts, cid: Cid, call: Call) -> Data:
     async with parts.exchange.session(cid) as session:
-        call.explain_timeout(lambda: session.status().describe())
+        call.explain_timeout(session.describe)
         [data] = await session.get_many([cid])
         return data
 

@@ -23,7 +23,7 @@ async def _id(parts: NodeParts, _params: dict[str, Any], _call: Call) -> dict[st
 
 
 async def _peers(parts: NodeParts, _params: dict[str, Any], call: Call) -> dict[str, Any]:
-    traffic = {row.peer: row for row in parts.exchange.statistics()}
+    traffic = parts.exchange.statistics().peers
     for status in parts.host.peers():
         moved = traffic.get(status.peer)
         await call.item(
@@ -49,7 +49,9 @@ async def _connect(parts: NodeParts, params: dict[str, Any], _call: Call) -> dic
 
 async def _stat(parts: NodeParts, _params: dict[str, Any], _call: Call) -> dict[str, Any]:
     store = await trio.to_thread.run_sync(parts.store.statistics)
-    return {"peers": len(parts.host.peers()), "store": asdict(store)}
+    exchange = asdict(parts.exchange.statistics())
+    del exchange["peers"]
+    return {"peers": len(parts.host.peers()), "bitswap": exchange, "store": asdict(store)}
 
 
 METHODS: Mapping[str, Method] = {"id": _id, "peers": _peers, "connect": _connect, "stat": _stat}

@@ -58,9 +58,9 @@ class Counter:
         """
         key = layout.BLOCK + multihash
         value = transaction.get(key)
-        if value is None:
+        entry = None if value is None else layout.unpack_entry(value)
+        if value is None or entry is None or not entry.counted:
             return None
-        entry = layout.unpack_entry(value)
         left = entry._replace(counted=entry.counted - 1)
         if left.counted:
             transaction.put(key, layout.repack_entry(left, value))

@@ -46,8 +46,8 @@ class SegmentFile(Protocol):
         """Give the space of a range back; it reads as zeros from now on."""
         ...
 
-    def is_hollow(self) -> bool:
-        """Whether no byte of the file takes space any more."""
+    def has_data(self, offset: int, size: int) -> bool:
+        """Whether any byte of a range takes space."""
         ...
 
     def size(self) -> int:
@@ -121,15 +121,14 @@ class DiskFile:
                 number = ctypes.get_errno()
                 raise OSError(number, os.strerror(number))
 
-    def is_hollow(self) -> bool:
+    def has_data(self, offset: int, size: int) -> bool:
         with translate(self._path):
             try:
-                os.lseek(self._fd, 0, os.SEEK_DATA)
+                return os.lseek(self._fd, offset, os.SEEK_DATA) < offset + size
             except OSError as exc:
                 if exc.errno == errno.ENXIO:
-                    return True
+                    return False
                 raise
-            return False
 
     def size(self) -> int:
         with translate(self._path):

@@ -105,19 +105,23 @@ class LogBlockstore:
                         f"block {key.hex()} belongs to a DAG that is kept: drop its references first", subject=key.hex()
                     )
                 discard(transaction, key, value)
-            transaction.commit(sync=False)
+            transaction.commit(sync=True)
 
     def keys(self) -> Iterator[Multihash]:
         for key, value in self._datastore.scan(layout.BLOCK):
             if not layout.is_missing(value):
                 yield Multihash(key[len(layout.BLOCK) :])
 
-    def read_checked(self, multihash: Multihash, value: bytes) -> Data | None:
-        """The bytes of one block that nobody can free now, hashed; None, and quarantined, when they are corrupt."""
+    def read_whole(self, multihash: Multihash, value: bytes) -> Data | None:
+        """The bytes of one block that nobody can free now, hashed; None when they are gone or corrupt."""
         data = self._read_many([value])[0]
-        if isinstance(data, StoreCorrupt) or (data is not None and not matches(multihash, data)):
+        return None if isinstance(data, StoreCorrupt) or data is None or not matches(multihash, data) else data
+
+    def read_checked(self, multihash: Multihash, value: bytes) -> Data | None:
+        """`read_whole`, with what is corrupt quarantined."""
+        data = self.read_whole(multihash, value)
+        if data is None and not layout.is_missing(value):
             self.quarantine(multihash, value)
-            return None
         return data
 
     def quarantine(self, multihash: Multihash, value: bytes) -> None:
@@ -135,7 +139,7 @@ class LogBlockstore:
             if not layout.is_inline(value):
                 place = layout.QUARANTINE + layout.PLACE.pack(entry.segment, entry.page)
                 batch.append((place, layout.LENGTH.pack(entry.length) + multihash))
-            self._datastore.write(batch, sync=False)
+            self._datastore.write(batch, sync=True)
 
     def _store(self, wanted: list[tuple[Multihash, Data, bytes | None]]) -> None:
         if self._segments.space()[1] < MIN_FREE:
@@ -192,11 +196,11 @@ def location(entry: Entry | None) -> Location | None:
 
 
 def discard(transaction: Transaction, multihash: Multihash, value: bytes) -> Location | None:
-    """Delete the entry of a loose block and queue its range for punching; the range."""
+    """Delete the entry of a loose block and list its range for punching; the range. To be committed with a sync."""
     transaction.delete(layout.BLOCK + multihash)
     at = location(layout.unpack_entry(value))
     if at is not None:
-        transaction.put(layout.FREED + layout.PLACE.pack(at.segment, at.page), layout.LENGTH.pack(at.length))
+        transaction.put(*layout.freed(*at))
     return at
 
 

@@ -40,8 +40,9 @@ class MemoryFile:
         for page in range(-(-offset // PAGE), (offset + size) // PAGE):
             self.pages.pop(page, None)
 
-    def is_hollow(self) -> bool:
-        return not self.pages
+    def has_data(self, offset: int, size: int) -> bool:
+        first, last = offset // PAGE, -(-(offset + size) // PAGE)
+        return any(first <= page < last for page in self.pages)
 
     def size(self) -> int:
         return self.length

@@ -17,7 +17,6 @@ from ..errors import StoreCorrupt
 from . import layout
 from .datastore import Datastore, Mutation
 from .disk import Directory
-from .layout import PAGE, pages_of
 from .logstore import location
 from .segments import Location, SegmentLog
 
@@ -47,9 +46,11 @@ def recover(
     freed = [layout.PLACE.unpack_from(key, 1)[0] for key, _ in datastore.scan(layout.FREED)]
     first = 1 + max([segment, *reader.segments(), *freed, *(at.segment for at in kept)])
     batch.append((layout.BARRIER, layout.BARRIER_VALUE.pack(next_serial, first, 0)))
+    gaps = reader.unclaimed(kept, (segment, page))
+    batch += [layout.freed(*at) for at in gaps]
     reader.sync_tail(segment)
     datastore.write(batch, sync=True)
-    reader.free(_gaps(reader, kept, (segment, page)))
+    reader.free(gaps)
     reader.close()
     return Recovered(SegmentLog(directory, first, segment_size), next_serial, len(suspects) - len(kept))
 
@@ -85,19 +86,3 @@ def _forget(multihash: Multihash, value: bytes) -> Mutation:
     if not entry.counted:
         return layout.BLOCK + multihash, None
     return layout.BLOCK + multihash, layout.ENTRY.pack(*entry._replace(segment=layout.MISSING, page=0))
-
-
-def _gaps(reader: SegmentLog, kept: list[Location], barrier: tuple[int, int]) -> list[Location]:
-    """The ranges behind `barrier` in which no kept block lies."""
-    gaps: list[Location] = []
-    for segment in reader.segments():
-        if segment < barrier[0]:
-            continue
-        page = barrier[1] if segment == barrier[0] else 0
-        end = pages_of(reader.size(segment))
-        tail = Location(segment, end, 0)
-        for at in [*sorted(at for at in kept if at.segment == segment), tail]:
-            if at.page > page:
-                gaps.append(Location(segment, page, (at.page - page) * PAGE))
-            page = max(page, at.page + pages_of(at.length))
-    return gaps

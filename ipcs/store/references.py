@@ -125,7 +125,7 @@ class References:
         transaction.put(key, head + reference.name.encode())
         transaction.put(layout.holder_prefix(packed_root) + reference.owner.encode(), b"")
         if reference.expires_at:
-            transaction.put(layout.EXPIRY + layout.STAMP.pack(reference.expires_at) + key[1:], b"")
+            transaction.put(expiry_key(reference.expires_at, key), b"")
         self._roots.referenced(transaction, reference.root)
 
     def _delete(self, transaction: Transaction, owner: str, packed_root: bytes) -> bool:
@@ -146,9 +146,14 @@ def check_owner(owner: str) -> None:
         raise InvalidArgument(f"{owner!r} is not an owner: use containerd, user/<name> or lease/<id>", subject=owner)
 
 
+def expiry_key(expires_at: int, key: bytes) -> bytes:
+    """The `EXPIRY` key of the reference under the `BY_OWNER` key `key`."""
+    return layout.EXPIRY + layout.STAMP.pack(expires_at) + key[1:]
+
+
 def _delete_expiry(transaction: Transaction, expires_at: int, key: bytes) -> None:
     if expires_at:
-        transaction.delete(layout.EXPIRY + layout.STAMP.pack(expires_at) + key[1:])
+        transaction.delete(expiry_key(expires_at, key))
 
 
 def _unpack(key: bytes, value: bytes) -> Reference:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ..block import Data
@@ -52,7 +52,7 @@ class SegmentLog:
         self._open_lock = threading.Lock()
         self._sync_lock = threading.Lock()
         self._unsynced: dict[int, SegmentFile] = {}
-        self._names_unsynced = False
+        self._names_unsynced = True  # an earlier process may have removed some
         self._failed: StoreCorrupt | None = None
         self.free_lock = threading.Lock()
         self.unsynced_bytes = 0
@@ -60,8 +60,8 @@ class SegmentLog:
 
     @property
     def position(self) -> tuple[int, int]:
-        """Segment and page where the next value goes, if it still fits there."""
-        return self._segment, max(self._page, 0)
+        """Segment and page before which every value appended so far lies."""
+        return (self._segment, self._page) if self._page >= 0 else (self._segment + 1, 0)
 
     def append(self, values: Sequence[Data]) -> list[Location]:
         """Write `values` in one vectored write; where they went, in order. The caller holds the store's lock.
@@ -138,8 +138,8 @@ class SegmentLog:
     def free(self, ranges: Sequence[Location]) -> None:
         """Punch out `ranges`, which no entry points at any more, and remove the segments that this empties.
 
-        Nothing may be looked up between: a reader compares `freed` before its look-up and after its read, and starts
-        again when a range may have gone under it.
+        A reader compares `freed` before its look-up and after its read, and starts again when a range may have gone
+        under it. After a power loss the space may be taken again, unless `sync` has returned since.
         """
         with self.free_lock:
             self.freed += 1
@@ -149,8 +149,10 @@ class SegmentLog:
                 if file is None:
                     file = touched[location.segment] = self._file(location.segment)
                 file.punch(location.page * PAGE, pages_of(location.length) * PAGE)
+            with self._open_lock:
+                self._unsynced.update(touched)
             for segment, file in touched.items():
-                if segment != self._segment and file.is_hollow():
+                if segment != self._segment and not file.has_data(0, file.size()):
                     self.remove(segment)
 
     def remove(self, segment: int) -> None:
@@ -158,19 +160,28 @@ class SegmentLog:
         with self._open_lock:
             self._open.pop(segment, None)
             self._unsynced.pop(segment, None)
+            self._names_unsynced = True
         self._directory.remove(_name(segment))
 
     def segments(self) -> list[int]:
         """The numbers of all segments, oldest first."""
         return sorted(int(name[: -len(_SUFFIX)]) for name in self._directory.names() if name.endswith(_SUFFIX))
 
+    def unclaimed(self, claimed: Sequence[Location], since: tuple[int, int] = (0, 0)) -> list[Location]:
+        """The ranges that take space from segment and page `since` on, and are not among `claimed`."""
+        by_segment: dict[int, list[Location]] = {}
+        for at in claimed:
+            by_segment.setdefault(at.segment, []).append(at)
+        found: list[Location] = []
+        for segment in self.segments():
+            if segment >= since[0]:
+                start = since[1] if segment == since[0] else 0
+                found.extend(self._gaps(segment, start, by_segment.get(segment, [])))
+        return found
+
     def allocated(self) -> int:
         """Bytes of disk that all segments take, as the file system says."""
         return self._directory.allocated()
-
-    def size(self, segment: int) -> int:
-        """Bytes of a segment, holes included."""
-        return self._file(segment).size()
 
     def space(self) -> tuple[int, int]:
         """Bytes of the file system: all of it, and what is free for us."""
@@ -181,6 +192,15 @@ class SegmentLog:
         with self._open_lock:
             self._open.clear()
         self._unsynced.clear()
+
+    def _gaps(self, segment: int, page: int, claimed: Sequence[Location]) -> Iterator[Location]:
+        file = self._file(segment)
+        end = Location(segment, pages_of(file.size()), 0)
+        for at in [*sorted(claimed), end]:
+            length = (at.page - page) * PAGE
+            if length > 0 and file.has_data(page * PAGE, length):
+                yield Location(segment, page, length)
+            page = max(page, at.page + pages_of(at.length))
 
     def _read_run(self, run: Sequence[Location]) -> list[Data]:
         if len(run) == 1:

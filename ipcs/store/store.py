@@ -19,6 +19,7 @@ from .collector import Collector, CollectReport, OnWithdraw
 from .counts import Counter, LinksOf
 from .datastore import Datastore, MemoryDatastore, Namespace, Transaction
 from .disk import Directory, DiskDirectory, sync_directory, translate
+from .fsck import FsckReport, fsck
 from .holds import Hold, Holds
 from .layout import Root
 from .leveldb import LevelDBDatastore
@@ -93,6 +94,7 @@ class Store:
     ) -> None:
         self.on_withdraw = on_withdraw
         self._datastore = datastore
+        self._links_of = links_of
         self._lock = RLock()
         self._clock = options.clock
         self._storage_max = options.storage_max or directory.space()[0] // 2
@@ -118,6 +120,7 @@ class Store:
         self._collector = Collector(
             datastore,
             self._segments,
+            self._barrier,
             self._roots,
             self._holds,
             lock=self._lock,
@@ -173,8 +176,19 @@ class Store:
         """
         if not dry_run:
             self.references.expire()
-        before = self._barrier.complete().serial
-        return self._collector.collect(dry_run=dry_run, down_to=down_to, before=before, on_withdraw=self.on_withdraw)
+        return self._collector.collect(dry_run=dry_run, down_to=down_to, on_withdraw=self.on_withdraw)
+
+    def fsck(self, *, repair: bool = False) -> FsckReport:
+        """Read and check everything; with `repair` quarantine and mend. Writers wait during the second half."""
+        return fsck(
+            self._datastore,
+            self._segments,
+            self.blocks,
+            self._collector,
+            self._lock,
+            self._links_of,
+            repair=repair,
+        )
 
     def is_over_high_watermark(self) -> bool:
         """Whether it is time to collect down to the low watermark."""

@@ -210,20 +210,12 @@ class NodeProcess(Process):
     def __init__(self, directory: Path, *args: str, bootstrap: Sequence[str] = ()) -> None:
         self.directory = directory
         self.socket = directory / "i.sock"
-        more = [part for address in bootstrap for part in ("--bootstrap", address)]
-        listen = ["--listen", "/ip4/127.0.0.1/tcp/0"]
-        argv = [
-            sys.executable,
-            "-m",
-            "ipcs.node",
-            "--json",
-            "--repo",
-            str(directory / "repo"),
-            "--socket",
-            str(self.socket),
-        ]
+        argv = [sys.executable, "-m", "ipcs.node", "--json", "--listen", "/ip4/127.0.0.1/tcp/0"]
+        argv += ["--repo", str(directory / "repo"), "--socket", str(self.socket)]
+        for address in bootstrap:
+            argv += ["--bootstrap", address]
         already = (directory / "node.log").stat().st_size if (directory / "node.log").exists() else 0
-        super().__init__(directory, "node", [*argv, *listen, *more, *args])
+        super().__init__(directory, "node", [*argv, *args])
         self.wait_listening(self.socket)
         ready = self._ready(already)
         self.peer_id: str = ready["id"]

@@ -8,7 +8,7 @@ from ..block import Data
 from ..blockservice import BlockSource, missing_block
 from ..cid import Cid, multihash_of
 from ..store.blockstore import Blockstore
-from .budget import DEFAULT_BUDGET, Budget
+from .budget import DEFAULT_BUDGET, Budget, Spending
 from .reader import FileReader
 
 
@@ -24,7 +24,12 @@ async def read(
     Only blocks that the range touches are read; those ahead are announced to `source.prefetch`. Raises `NotFound` for
     a block that cannot be had, and what `FileReader` raises.
     """
-    reader = FileReader(root, offset, length, budget)
+    async for piece in drive(source, FileReader(root, offset, length, Spending(budget, root))):
+        yield piece
+
+
+async def drive(source: BlockSource, reader: FileReader) -> AsyncIterator[Data]:
+    """The bytes that `reader` was made for."""
     blocks: Sequence[Data] = ()
     while True:
         for piece in reader.supply(blocks):
@@ -43,7 +48,7 @@ def read_stored(
     budget: Budget = DEFAULT_BUDGET,
 ) -> Iterator[Data]:
     """Like `read`, from a store alone and without an event loop, for callers in a thread of their own."""
-    reader = FileReader(root, offset, length, budget)
+    reader = FileReader(root, offset, length, Spending(budget, root))
     blocks: Sequence[Data] = ()
     while True:
         yield from reader.supply(blocks)

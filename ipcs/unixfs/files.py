@@ -9,21 +9,24 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import trio
 
-from ..block import Data
-from ..blockservice import BlockSource
+from ..block import Block, Data, identity_data
+from ..blockservice import BlockSource, LocalBlocks
 from ..cid import Cid
 from ..store.blobs import BlobRecord
+from ..store.holds import Hold
 from ..store.store import Store
+from .car import CarReader
 from .exporter import read
 from .importer import Importer
 from .profile import IPCS_V1, Profile
+from .tree import Added, CloseFile, OpenFile, Step, TreeImporter
 from .walk import fetch_dag
 
 PIECE = 1024 * 1024
@@ -37,13 +40,13 @@ class Sessions(Protocol):
         """A source of the blocks of the DAG below `root`."""
         ...
 
-    def notify_stored(self, blocks: Sequence[tuple[Cid, int]]) -> None:
-        """Blocks (CID, size in bytes) came into the store without the exchange: peers may be waiting for them."""
+    def notify_stored(self, cids: Sequence[Cid]) -> None:
+        """Blocks came into the store without the exchange: peers may be waiting for them."""
         ...
 
 
 @dataclass(frozen=True)
-class Added:
+class AddedFile:
     """An imported file."""
 
     cid: Cid
@@ -67,7 +70,7 @@ class Files:
         profile: Profile = IPCS_V1,
         owner: str | None = None,
         progress: Callable[[int], None] = lambda _done: None,
-    ) -> Added:
+    ) -> AddedFile:
         """Import a file or a stream of bytes; memory stays constant whatever the size.
 
         `owner` (`user/<name>`) keeps it from collection, None leaves it as cache. `progress` is told the bytes done.
@@ -79,12 +82,12 @@ class Files:
         done = 0
         with self._store.hold() as hold:
 
-            def step(piece: Data | None) -> list[tuple[Cid, int]]:
+            def step(piece: Data | None) -> list[Cid]:
                 if piece is not None:
                     sha256.update(piece)
                 blocks = importer.finish() if piece is None else importer.feed(piece)
                 hold.put_many(blocks)
-                return [(block.cid, len(block.data)) for block in blocks]
+                return [block.cid for block in blocks]
 
             async for piece in pieces:
                 self._sessions.notify_stored(await trio.to_thread.run_sync(step, piece))
@@ -95,23 +98,118 @@ class Files:
             digest = f"sha256:{sha256.hexdigest()}"
             record = BlobRecord(digest, done, importer.root.cid, profile.name, now, now, verified=True)
             await trio.to_thread.run_sync(self._store.commit_blob, record, owner)
-        return Added(importer.root.cid, digest, done)
+        return AddedFile(importer.root.cid, digest, done)
 
     async def read(self, cid: Cid, offset: int = 0, length: int | None = None) -> AsyncIterator[Data]:
         """The bytes of the file at `cid` from `offset`, `length` of them or to the end.
 
         Raises `InvalidArgument` when it is no file, `LimitExceeded` or `MalformedBlock` for a hostile DAG.
         """
-        with self._store.hold(cid):
-            async with self._sessions.session(cid) as session:
-                async for piece in read(session, cid, offset, length):
-                    yield piece
+        async with self.source(cid) as source:
+            async for piece in read(source, cid, offset, length):
+                yield piece
 
     async def fetch(self, cid: Cid) -> int:
         """Bring the whole DAG below `cid` into the store; how many distinct blocks it has."""
-        with self._store.hold(cid):
-            async with self._sessions.session(cid) as session:
-                return await fetch_dag(session, cid)
+        async with self.source(cid) as source:
+            return await fetch_dag(source, cid)
+
+    @asynccontextmanager
+    async def source(self, root: Cid, *, local_only: bool = False) -> AsyncIterator[BlockSource]:
+        """The blocks of the DAG below `root`, kept from collection meanwhile; `local_only` asks no peer."""
+        with self._store.hold(root):
+            if local_only:
+                yield LocalBlocks(self._store.blocks)
+                return
+            async with self._sessions.session(root) as session:
+                yield session
+
+    async def add_tree(
+        self, steps: AsyncIterable[Step], *, profile: Profile = IPCS_V1, owner: str | None = None
+    ) -> AsyncIterator[Added]:
+        """Import files, symlinks and directories; what was added, as it is finished, children before parents.
+
+        Every root (`depth` 0) is committed when it is finished, and kept for `owner`. Raises like `add`, and what
+        `TreeImporter` raises.
+        """
+        with self._store.hold() as hold:
+            sink = _TreeSink(self._store, hold, profile, owner)
+            async for step in steps:
+                self._sessions.notify_stored(await trio.to_thread.run_sync(sink.step, step))
+                for added in sink.tree.take():
+                    yield added
+            sink.tree.finish()
+
+    async def import_car(self, pieces: AsyncIterable[Data], *, owner: str | None, local_only: bool) -> CarImport:
+        """Store a CAR's blocks, each checked, and keep its roots for `owner`.
+
+        What is missing below the roots is fetched from peers, or with `local_only` an error. Raises what `CarReader`
+        raises, and `NotFound` for a DAG that cannot be completed; the blocks read until then stay as cache.
+        """
+        reader = CarReader()
+        blocks = size = 0
+        with self._store.hold() as hold:
+
+            def step(piece: Data) -> list[Block]:
+                found = reader.feed(piece)
+                hold.put_many(found)
+                return found
+
+            async for piece in pieces:
+                found = await trio.to_thread.run_sync(step, piece)
+                blocks, size = blocks + len(found), size + sum(len(block.data) for block in found)
+                self._sessions.notify_stored([block.cid for block in found])
+            reader.finish()
+            for root in reader.roots:
+                async with self.source(root, local_only=local_only) as source:
+                    await fetch_dag(source, root)
+                if owner is not None:
+                    await trio.to_thread.run_sync(self._store.references.add, owner, root)
+        return CarImport(tuple(reader.roots), blocks, size)
+
+
+@dataclass(frozen=True)
+class CarImport:
+    """A CAR that came into the store: its roots, and how many blocks and bytes it held."""
+
+    roots: tuple[Cid, ...]
+    blocks: int
+    size: int
+
+
+class _TreeSink:
+    """Takes the steps of a tree in a worker thread: imports, stores, commits roots."""
+
+    def __init__(self, store: Store, hold: Hold, profile: Profile, owner: str | None) -> None:
+        self.tree = TreeImporter(profile)
+        self._store = store
+        self._hold = hold
+        self._profile = profile
+        self._owner = owner
+        self._sha256 = hashlib.sha256()
+
+    def step(self, step: Step) -> list[Cid]:
+        """Apply one step; the CIDs of the blocks it stored."""
+        if isinstance(step, OpenFile):
+            self._sha256 = hashlib.sha256()
+        elif isinstance(step, (bytes, memoryview)):
+            self._sha256.update(step)
+        blocks = self.tree.step(step)
+        self._hold.put_many(blocks)
+        root = self.tree.finished_root()
+        if root is not None and identity_data(root.cid) is None:
+            self._commit(root, is_file=isinstance(step, CloseFile))
+        return [block.cid for block in blocks]
+
+    def _commit(self, root: Added, *, is_file: bool) -> None:
+        if is_file:
+            now = time.time_ns()
+            digest = f"sha256:{self._sha256.hexdigest()}"
+            record = BlobRecord(digest, root.size, root.cid, self._profile.name, now, now, verified=True)
+            self._store.commit_blob(record, self._owner)
+        elif self._owner is not None:
+            self._store.barrier()
+            self._store.references.add(self._owner, root.cid)
 
 
 async def _pieces(path: Path) -> AsyncIterator[bytes]:

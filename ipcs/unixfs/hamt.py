@@ -41,7 +41,7 @@ class Placement(NamedTuple):
     width: int
 
     def bucket(self, hashed: int, depth: int) -> int:
-        """The bucket of a hash in a shard `depth` below the root. Raises `InvalidArgument` when the bits are used up."""
+        """The bucket of a hash in a shard `depth` below the root. Raises `InvalidArgument` when none is left."""
         shift = HASH_BITS - (depth + 1) * self.bits
         if shift < 0:
             raise InvalidArgument(f"HAMT directory is too deep: {HASH_BITS} hash bits are used up at depth {depth}")

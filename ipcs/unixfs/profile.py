@@ -11,6 +11,8 @@ from enum import Enum
 
 from ..cid import SHA2_256
 from ..errors import InvalidArgument
+from ..hashes import HASH_NAMES
+from .chunker import make_chunker
 
 
 class Layout(Enum):
@@ -72,6 +74,9 @@ UNIXFS_V0_2015 = Profile("unixfs-v0-2015", cid_version=0, raw_leaves=False)
 UNIXFS_V1_2025 = Profile("unixfs-v1-2025", chunker="size-1048576", max_links=1024, hamt_estimate=Estimate.BLOCK)
 PROXY_2020 = Profile("proxy-2020", raw_leaves=False)
 
+CUSTOM = "custom"
+"""Name of a profile that somebody put together: its DAGs can be made again only from its parameters."""
+
 PROFILES: dict[str, Profile] = {
     profile.name: profile for profile in (IPCS_V1, UNIXFS_V0_2015, UNIXFS_V1_2025, PROXY_2020)
 }
@@ -82,3 +87,39 @@ def profile_named(name: str) -> Profile:
     if name not in PROFILES:
         raise InvalidArgument(f"profile {name!r} is not known; there are {', '.join(PROFILES)}", subject=name)
     return PROFILES[name]
+
+
+def customised(
+    profile: Profile,
+    *,
+    cid_version: int | None = None,
+    raw_leaves: bool | None = None,
+    hash_name: str | None = None,
+    chunker: str | None = None,
+    trickle: bool | None = None,
+    max_links: int | None = None,
+    inline_limit: int | None = None,
+) -> Profile:
+    """`profile` with some parameters replaced, what is None kept; one then follows from another as in Kubo.
+
+    CID version 1 means raw leaves and version 0 none unless `raw_leaves` says otherwise; a hash other than sha2-256
+    means version 1. Raises `InvalidArgument` for what cannot be had.
+    """
+    changes: dict[str, object] = {}
+    if hash_name is not None:
+        if hash_name not in HASH_NAMES:
+            raise InvalidArgument(f"hash function {hash_name!r} is not known or not acceptable", subject=hash_name)
+        changes["hash_code"] = HASH_NAMES[hash_name]
+        if cid_version is None and HASH_NAMES[hash_name] != SHA2_256 and profile.cid_version == 0:
+            cid_version = 1
+    if cid_version is not None:
+        changes |= {"cid_version": cid_version, "raw_leaves": cid_version == 1}
+    if trickle is not None:
+        changes["layout"] = Layout.TRICKLE if trickle else Layout.BALANCED
+    given = {"raw_leaves": raw_leaves, "chunker": chunker, "max_links": max_links, "inline_limit": inline_limit}
+    changes |= {name: value for name, value in given.items() if value is not None}
+    if chunker is not None:
+        make_chunker(chunker)
+    if all(getattr(profile, name) == value for name, value in changes.items()):
+        return profile
+    return replace(profile, name=CUSTOM, **changes)  # type: ignore[arg-type]  # the names are checked above

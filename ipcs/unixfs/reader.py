@@ -25,7 +25,7 @@ from ..block import Data, identity_data
 from ..cid import DAG_PB, RAW, Cid, codec_of, format_cid
 from ..errors import InvalidArgument, MalformedBlock
 from . import dag_pb, node
-from .budget import DEFAULT_BUDGET, Budget, Spending
+from .budget import DEFAULT_BUDGET, Spending
 from .node import Kind, UnixFS
 
 BATCH_SIZE = 1 << 20
@@ -54,17 +54,25 @@ class FileReader:
     """Reads `length` bytes from `offset` (to the end by default) of the file at `root`.
 
     A range beyond the end gives what there is. All calls raise `MalformedBlock` for nodes that are not a well-formed
-    file, `InvalidArgument` when `root` is a directory or a symlink, and `LimitExceeded` beyond `budget`.
+    file, `InvalidArgument` when `root` is a directory or a symlink, and `LimitExceeded` beyond the budget of
+    `spending`. `data` is the block of `root` where the caller has it already.
     """
 
-    def __init__(self, root: Cid, offset: int = 0, length: int | None = None, budget: Budget = DEFAULT_BUDGET) -> None:
+    def __init__(
+        self,
+        root: Cid,
+        offset: int = 0,
+        length: int | None = None,
+        spending: Spending | None = None,
+        data: Data | None = None,
+    ) -> None:
         if offset < 0 or (length is not None and length < 0):
             raise InvalidArgument(f"range {offset}+{length} is negative")
         self._root = root
         self._offset = offset
         self._end = MAX_SIZE if length is None else offset + length
-        self._spending = Spending(budget, root)
-        self._stack = [_Pending(root, 0, None, 0, identity_data(root))]  # the next one last
+        self._spending = spending or Spending(DEFAULT_BUDGET, root)
+        self._stack = [_Pending(root, 0, None, 0, identity_data(root) if data is None else data)]  # the next one last
         self._asked: list[_Pending] = []
 
     def wanted(self) -> list[Cid]:

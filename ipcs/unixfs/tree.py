@@ -1,4 +1,4 @@
-"""A tree of files to one DAG, told as a sequence of steps: enter and leave directories, begin, feed and end files.
+"""A tree of files to one DAG, told as a sequence of steps.
 
 The steps come from a walk over the local file system (`ipcs.unixfs.scan`), from a client of the control service, or
 from a test; the blocks go wherever the caller puts them. Nothing here does I/O.
@@ -6,7 +6,9 @@ from a test; the blocks go wherever the caller puts them. Nothing here does I/O.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
 
 from ..block import Block, Data
 from ..cid import Cid, format_cid
@@ -14,24 +16,62 @@ from ..errors import FailedPrecondition, InvalidArgument
 from . import directory
 from .builder import NO_ATTRIBUTES, Entry, NodeBuilder
 from .importer import Importer
-from .node import Attributes
+from .node import Attributes, Mtime
 from .profile import IPCS_V1, Profile
+
+
+class OpenDirectory(NamedTuple):
+    """A directory begins; what follows is in it."""
+
+    name: bytes
+
+
+class CloseDirectory(NamedTuple):
+    """The innermost directory ends."""
+
+    attributes: Attributes = NO_ATTRIBUTES
+
+
+class OpenFile(NamedTuple):
+    """A file begins; its bytes follow as `Data`."""
+
+    name: bytes
+    attributes: Attributes = NO_ATTRIBUTES
+
+
+class CloseFile(NamedTuple):
+    """The file ends."""
+
+
+class Symlink(NamedTuple):
+    """A symlink. It has no permissions of its own, so only the mtime of `attributes` is recorded (as in Kubo)."""
+
+    name: bytes
+    target: bytes
+    attributes: Attributes = NO_ATTRIBUTES
+
+
+Step: TypeAlias = OpenDirectory | CloseDirectory | OpenFile | CloseFile | Symlink | Data
+"""Names may be empty at the top only; inside a directory a nameless node is named by its CID, as in Kubo."""
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """One finished node: its path below the top, its CID, and its size (file bytes; of a directory all blocks')."""
+    """A finished node: its path below the top, its CID, and its size (file bytes; of a directory all blocks')."""
 
     path: bytes
     cid: Cid
     size: int
+    depth: int
+    """Directories above it; 0 for a root."""
 
 
 class TreeImporter:
-    """Builds files, symlinks and directories; each step returns the blocks that it completed.
+    """Builds files, symlinks and directories from steps.
 
     `take` gives what has been added since the last call, children before parents. Memory: one entry for each name in
-    the directories that are open.
+    the directories that are open. Raises `FailedPrecondition` for steps out of order, `InvalidArgument` for an
+    impossible or repeated name.
     """
 
     def __init__(self, profile: Profile = IPCS_V1) -> None:
@@ -46,54 +86,116 @@ class TreeImporter:
         added, self._added = self._added, []
         return added
 
-    def enter(self, name: bytes) -> None:
-        """Open the directory `name` in the one that is open; the top-level ones may be nameless."""
-        self._open.append((name, {}))
+    def finished_root(self) -> Added | None:
+        """The root that the last step finished, if it did."""
+        return self._added[-1] if self._added and not self._open and self._file is None else None
 
-    def leave(self, attributes: Attributes = NO_ATTRIBUTES) -> list[Block]:
-        """Close the innermost directory. Raises `FailedPrecondition` when none is open."""
-        if not self._open:
-            raise FailedPrecondition("no directory is open")
-        name, entries = self._open.pop()
-        root = directory.build(self._builder, self._profile, entries, attributes)
-        self._attach(name, root, root.tsize)
+    def step(self, step: Step) -> list[Block]:
+        """The blocks that `step` completed, children before parents."""
+        if self._file is not None:
+            return self._in_file(step, *self._file)
+        match step:
+            case OpenDirectory(name):
+                self._open.append((name, {}))
+            case OpenFile(name, attributes):
+                self._file = (name, Importer(self._profile, attributes))
+            case CloseDirectory(attributes) if self._open:
+                name, entries = self._open.pop()
+                root = directory.build(self._builder, self._profile, entries, attributes)
+                self._attach(name, root, root.tsize)
+            case Symlink(name, target, attributes):
+                root = self._builder.symlink(target, attributes._replace(mode=None))
+                self._attach(name, root, len(target))
+            case _:
+                raise FailedPrecondition(f"{type(step).__name__} came while no file or directory was open")
         return self._builder.take()
 
-    def begin(self, name: bytes, attributes: Attributes = NO_ATTRIBUTES) -> None:
-        """Begin the file `name`. Raises `FailedPrecondition` while another is being fed."""
-        if self._file is not None:
-            raise FailedPrecondition("a file is being fed: end it first")
-        self._file = (name, Importer(self._profile, attributes))
-
-    def feed(self, data: Data) -> list[Block]:
-        """More bytes of the file that was begun."""
-        return self._current()[1].feed(data)
-
-    def end(self) -> list[Block]:
-        """End the file that was begun."""
-        name, importer = self._current()
+    def _in_file(self, step: Step, name: bytes, importer: Importer) -> list[Block]:
+        if isinstance(step, (bytes, memoryview)):
+            return importer.feed(step)
+        if not isinstance(step, CloseFile):
+            raise FailedPrecondition(f"{type(step).__name__} came while the file {name!r} was open")
         self._file = None
         blocks = importer.finish()
         self._attach(name, importer.root, importer.root.size)
         return blocks
 
-    def symlink(self, name: bytes, target: bytes, attributes: Attributes = NO_ATTRIBUTES) -> list[Block]:
-        """Add a symlink; symlinks have no permissions of their own, so only the mtime of `attributes` is recorded."""
-        root = self._builder.symlink(target, attributes._replace(mode=None))
-        self._attach(name, root, len(target))
-        return self._builder.take()
-
-    def _current(self) -> tuple[bytes, Importer]:
-        if self._file is None:
-            raise FailedPrecondition("no file has been begun")
-        return self._file
+    def finish(self) -> None:
+        """There are no more steps. Raises `FailedPrecondition` when a file or directory is still open."""
+        if self._file is not None or self._open:
+            raise FailedPrecondition("the tree is cut off: a file or directory is still open")
 
     def _attach(self, name: bytes, root: Entry, size: int) -> None:
         if self._open:
-            name = name or format_cid(root.cid).encode()  # like Kubo, what has no name is named by its CID
+            name = name or format_cid(root.cid).encode()
+            directory.check_name(name)
             siblings = self._open[-1][1]
             if name in siblings:
                 raise InvalidArgument(f"the name {name!r} occurs twice in one directory")
             siblings[name] = root
-        above = [part for part, _ in self._open if part]
-        self._added.append(Added(b"/".join([*above, name] if name else above), root.cid, size))
+        parts = [*(part for part, _ in self._open), name]
+        self._added.append(Added(b"/".join(part for part in parts if part), root.cid, size, len(self._open)))
+
+
+def encode_step(step: Step) -> dict[str, Any] | Data:
+    """A step as JSON, or as the bytes it is; for the wire between the command line and a node."""
+    match step:
+        case OpenDirectory(name):
+            return {"enter": _text(name)}
+        case CloseDirectory(attributes):
+            return {"leave": encode_attributes(attributes)}
+        case OpenFile(name, attributes):
+            return {"file": _text(name), **encode_attributes(attributes)}
+        case CloseFile():
+            return {"end": True}
+        case Symlink(name, target, attributes):
+            return {"symlink": _text(name), "target": _text(target), **encode_attributes(attributes)}
+        case _:
+            return step
+
+
+def decode_step(frame: Mapping[str, Any] | Data) -> Step:
+    """What `encode_step` made. Raises `InvalidArgument` for anything else."""
+    if isinstance(frame, (bytes, memoryview)):
+        return frame
+    try:
+        if "enter" in frame:
+            return OpenDirectory(_bytes(frame["enter"]))
+        if "leave" in frame:
+            return CloseDirectory(decode_attributes(frame["leave"]))
+        if "file" in frame:
+            return OpenFile(_bytes(frame["file"]), decode_attributes(frame))
+        if "symlink" in frame:
+            return Symlink(_bytes(frame["symlink"]), _bytes(frame["target"]), decode_attributes(frame))
+        if "end" in frame:
+            return CloseFile()
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        raise InvalidArgument(f"malformed step of a tree: {exc!r}") from exc
+    raise InvalidArgument("unknown step of a tree; is the client of another version?")
+
+
+def encode_attributes(attributes: Attributes) -> dict[str, Any]:
+    """Mode and mtime as JSON, absent where unset."""
+    out: dict[str, Any] = {}
+    if attributes.mode is not None:
+        out["mode"] = attributes.mode
+    if attributes.mtime is not None:
+        out["mtime"] = list(attributes.mtime)
+    return out
+
+
+def decode_attributes(frame: Mapping[str, Any]) -> Attributes:
+    """What `encode_attributes` made. Raises `InvalidArgument`, `TypeError` or `ValueError` for anything else."""
+    mode, mtime = frame.get("mode"), frame.get("mtime")
+    numbers = [mode if mode is not None else 0, *(mtime if mtime is not None else [])]
+    if not all(type(number) is int for number in numbers):
+        raise InvalidArgument("mode and mtime must be integers")
+    return Attributes(mode, None if mtime is None else Mtime(*mtime))
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

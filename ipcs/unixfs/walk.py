@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from ..block import Block, Data, identity_data
 from ..blockservice import BlockSource
-from ..cid import DAG_CBOR, DAG_PB, RAW, Cid, check_cid, codec_of, format_cid
-from ..errors import InvalidArgument, MalformedBlock
-from . import dag_pb
+from ..cid import DAG_CBOR, DAG_PB, RAW, Cid, codec_of, format_cid
+from ..errors import InvalidArgument
+from . import cbor, dag_pb
 from .budget import DEFAULT_BUDGET, Budget, Spending
 
 _CBOR, _JSON = 0x51, 0x0200
@@ -49,30 +49,9 @@ def _own_links(cid: Cid, data: Data) -> list[Cid]:
     if codec in _LINKLESS:
         return []
     if codec == DAG_CBOR:
-        return _cbor_links(data)
+        return cbor.links(cbor.decode(data))
     text = format_cid(cid)
     raise InvalidArgument(f"cannot follow {text}: codec {codec:#x} is not known", subject=text)
-
-
-def _cbor_links(data: Data) -> list[Cid]:
-    from dag_cbor import decode
-    from dag_cbor.decoding.err import DAGCBORDecodingError
-    from multiformats import CID
-
-    try:
-        pending: list[object] = [decode(bytes(data))]
-    except (DAGCBORDecodingError, RecursionError, ValueError, KeyError) as exc:
-        raise MalformedBlock(f"block is not dag-cbor: {type(exc).__name__}: {exc}") from exc
-    found: list[Cid] = []
-    while pending:
-        item = pending.pop()
-        if isinstance(item, CID):
-            found.append(check_cid(bytes(item)))
-        elif isinstance(item, dict):
-            pending.extend(reversed(item.values()))
-        elif isinstance(item, list):
-            pending.extend(reversed(item))
-    return found
 
 
 async def get_blocks(source: BlockSource, cids: Sequence[Cid]) -> list[Data]:

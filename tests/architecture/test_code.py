@@ -36,7 +36,7 @@ assert not heavy, heavy
 def one_file_each():
     return [
         ("plyvel", {"store/leveldb.py"}),
-        ("grpc", {"rpc.py", "control/client.py", "control/server.py", "content/server.py"}),
+        ("grpc", {"rpc.py", "control/client.py", "control/server.py", "content/server.py", "content/client.py"}),
     ]
 
 

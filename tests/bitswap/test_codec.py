@@ -1,4 +1,4 @@
-"""The wire form: bytes of the specification and of Go, another protobuf implementation, any chunking, any garbage."""
+"""The wire form: bytes from the specification and from Go, other protobuf code, any chunking, any garbage."""
 
 from __future__ import annotations
 

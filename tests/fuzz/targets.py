@@ -1,0 +1,22 @@
+"""The registry of fuzz targets. A target takes bytes and raises for a finding; the named errors are no finding.
+
+To add one: write a function `(data: bytes) -> None`, put it into `TARGETS`, and put a few inputs that get deep into
+`tests/fuzz/corpus/<name>/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from . import unixfs
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "car": unixfs.car,
+    "cid": unixfs.cid,
+    "dag-cbor": unixfs.dag_cbor_links,
+    "dag-pb": unixfs.dag_pb_node,
+    "file": unixfs.file,
+    "hamt": unixfs.hamt_directory,
+    "tree": unixfs.tree,
+    "unixfs": unixfs.unixfs_message,
+}
