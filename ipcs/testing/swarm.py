@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from math import inf
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 import trio.testing
@@ -130,7 +131,7 @@ def run_simulation(simulation: Callable[[], Awaitable[T]]) -> T:
 
     The two switches are trio's own, for its tests and hypothesis-trio; they are set back afterwards.
     """
-    order = trio._core._run
+    order: Any = importlib.import_module("trio._core._run")
     before = order._ALLOW_DETERMINISTIC_SCHEDULING
     order._ALLOW_DETERMINISTIC_SCHEDULING = True
     order._r.seed(0)
