@@ -276,9 +276,3 @@ assert logging.getLogger().handlers == [], "basicConfig was called"
 """
     environment = {**os.environ, "LIBP2P_DEBUG": ""}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment)
-
-
-def test_importing_does_configure_logging_in_py_libp2p_itself():
-    """When this fails, `ipcs.net.stock` has nothing left to undo."""
-    program = "import logging, libp2p; assert not logging.getLogger('libp2p').propagate"
-    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "LIBP2P_DEBUG": ""})
