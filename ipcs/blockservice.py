@@ -30,6 +30,10 @@ class BlockSource(Protocol):
         """Start fetching, in this order of urgency, what a later call will ask for. Never waits, never raises."""
         ...
 
+    def describe(self) -> str:
+        """What is being waited for, and what was tried: for the message of a timeout."""
+        ...
+
 
 class LocalBlocks:
     """A `BlockSource` over a store: what is not in it cannot be had."""
@@ -51,6 +55,10 @@ class LocalBlocks:
 
     def prefetch(self, cids: Sequence[Cid]) -> None:
         """Nothing to do: the store is at hand."""
+
+    def describe(self) -> str:
+        """It never waits."""
+        return "only the local store was asked"
 
 
 def missing_block(cid: Cid) -> NotFound:

@@ -18,6 +18,9 @@ AGENT = f"ipcs/{__version__}"
 SOCKET_NAME = "ipcs.sock"
 """The unix socket, inside the repo unless `--socket` says otherwise."""
 
+DEFAULT_ADOPT = "swarm"
+"""Peers first is what a node is for; what it may promise, and what not, is in docs/content-flow.md."""
+
 
 def default_repo(environ: Mapping[str, str]) -> Path:
     """`$IPCS_PATH`, else `~/.ipcs` (the rule Kubo has for `$IPFS_PATH`)."""
@@ -43,6 +46,15 @@ class NodeConfig:
 
     open: bool = False
     """Allow listening beyond loopback. Any peer that reaches such an address can fetch what it can name."""
+
+    adopt: str = DEFAULT_ADOPT
+    """`off`, `local` or `swarm`: what containerd is shown besides what it wrote itself."""
+
+    containerd: Path | None = None
+    """Socket of containerd's own API: asked where a layer came from before it is promised. None: no promises."""
+
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Base URL of a registry by host, where it does not answer at https://host."""
 
     @property
     def socket_path(self) -> Path:

@@ -22,14 +22,16 @@ from pathlib import Path
 import trio
 
 from .bitswap.exchange import Exchange, open_exchange
-from .config import AGENT, DEFAULT_LISTEN, NodeConfig, default_repo
-from .content.server import ContentService
-from .content.store import ContentStore
+from .config import AGENT, DEFAULT_ADOPT, DEFAULT_LISTEN, NodeConfig, default_repo
+from .content.adoption import Mode
+from .content.facade import FacadeConfig, open_facade
+from .content.origin import parse_origin
 from .control.parts import NodeParts
 from .control.server import control_service
 from .errors import FailedPrecondition, InvalidArgument, IpcsError, Unavailable
+from .net.address import parse_with_peer
 from .net.bootstrap import keep_connected
-from .net.host import Host, HostConfig, open_host, split_peer
+from .net.host import Host, HostConfig, open_host
 from .net.identity import load_or_create
 from .rpc import serve
 from .store.store import Store, open_store
@@ -92,22 +94,23 @@ async def open_node(config: NodeConfig) -> AsyncIterator[Node]:
             async with open_host(host_config) as host, open_exchange(host, store.blocks) as exchange:
                 files = Files(store, exchange)
                 parts = NodeParts(config, host, store, exchange, files)
-                content = ContentStore(store, config.repo / "ingests")
-                service = ContentService(content)
+                facade_config = FacadeConfig(
+                    config.repo / "ingests", Mode(config.adopt), config.containerd, config.origins
+                )
                 async with (
                     control_service(parts) as control,
-                    serve(config.socket_path, lambda bridge: [*control(bridge), *service.handlers(bridge)]),
+                    open_facade(facade_config, store, host, exchange) as facade,
+                    serve(config.socket_path, lambda bridge: [*control(bridge), *facade.service.handlers(bridge)]),
                     trio.open_nursery() as nursery,
                 ):
                     nursery.start_soon(keep_connected, host, config.bootstrap)
                     yield Node(config, host, store, exchange, files)
                     nursery.cancel_scope.cancel()
-                content.close()
 
 
 def _check_addresses(config: NodeConfig) -> None:
     for address in config.bootstrap:
-        split_peer(address)
+        parse_with_peer(address)
     public = [address for address in config.listen if not address.startswith(LOOPBACK)]
     if public and not config.open:
         raise InvalidArgument(
@@ -167,6 +170,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--open", action="store_true", help="allow --listen beyond loopback: any peer that reaches it may fetch"
     )
+    parser.add_argument(
+        "--adopt",
+        choices=[mode.value for mode in Mode],
+        default=DEFAULT_ADOPT,
+        help="what containerd is shown besides what it wrote: nothing, blobs that are whole here, or also those of "
+        f"connected peers (default: {DEFAULT_ADOPT})",
+    )
+    parser.add_argument(
+        "--containerd",
+        type=Path,
+        metavar="ADDRESS",
+        help="socket of containerd's own API (/run/containerd/containerd.sock); without it no layer is promised before "
+        "it is whole here, since there would be no way back to its registry",
+    )
+    parser.add_argument(
+        "--origin",
+        action="append",
+        default=[],
+        metavar="HOST=URL",
+        help="where the registry HOST answers, if not at https://HOST; repeatable",
+    )
     parser.add_argument("--json", action="store_true", help="print the ready line as JSON")
     return parser
 
@@ -179,6 +203,9 @@ def config_of(args: argparse.Namespace, environ: Mapping[str, str]) -> NodeConfi
         bootstrap=tuple(args.bootstrap),
         socket=args.socket.absolute() if args.socket else None,
         open=args.open,
+        adopt=args.adopt,
+        containerd=args.containerd.absolute() if args.containerd else None,
+        origins=dict(map(parse_origin, args.origin)),
     )
 
 

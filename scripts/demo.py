@@ -117,7 +117,7 @@ def fetch(blobs: list[BlobFile], roots: dict[str, str], client: ControlClient, t
         path = target / blob.digest.removeprefix("sha256:")
         sha256 = hashlib.sha256()
         with path.open("wb") as file:
-            for frame in client.stream("cat", {"cid": roots[blob.digest]}, timeout=FETCH_SECONDS):
+            for frame in client.stream("cat", {"path": roots[blob.digest]}, timeout=FETCH_SECONDS):
                 if isinstance(frame, memoryview):
                     sha256.update(frame)
                     file.write(frame)

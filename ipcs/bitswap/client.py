@@ -27,6 +27,8 @@ class Client:
         self.remotes: dict[PeerId, Remote] = {}
         self.sessions: dict[int, Session] = {}
         self.wants: dict[Cid, Want] = {}
+        self.paused = False
+        """Whether we read nothing: then no peer is late."""
         self._config = config
 
     # -- peers ---------------------------------------------------------------------------------------------------------
@@ -55,6 +57,19 @@ class Client:
                 owed = True
             if owed:
                 self._give_back(want)
+
+    def legacy(self, peer: PeerId) -> None:
+        """`peer` speaks no Bitswap 1.2: it knows no want-have and answers none, only blocks."""
+        remote = self.remotes.get(peer)
+        if remote is None or not remote.presences:
+            return
+        remote.presences = False
+        for want in self.wants.values():
+            if peer in want.told and peer not in want.asked and want.standing != peer:
+                self._withdraw(want, peer)
+        for session in self.sessions.values():
+            if peer in session.members:
+                session.members[peer].probes.clear()
 
     def _join(self, session: Session, peer: PeerId) -> Member | None:
         member = session.members.get(peer)
@@ -316,8 +331,9 @@ class Client:
 
     def probe(self, want: Want, remote: Remote, *, answer: bool) -> None:
         """Tell `remote` that we want `want` announced; `answer`: also when it does not hold it."""
-        if want.standing == remote.peer or remote.peer in want.asked:
+        if not remote.presences or want.standing == remote.peer or remote.peer in want.asked:
             return
+        remote.remember(want.cid)
         want.told[remote.peer] = None
         remote.wantlist.want(Entry(want.cid, want.priority, want_have=True, send_dont_have=answer))
 
@@ -325,6 +341,8 @@ class Client:
 
     def expire(self, now: float) -> None:
         """Take overdue asks away from their peers."""
+        if self.paused:
+            return
         for remote in self.remotes.values():
             was_stalled = remote.stalled
             for cid in remote.expire(now):
@@ -334,6 +352,12 @@ class Client:
                     self._take_back(want, remote)
             if remote.stalled and not was_stalled:
                 self._mute(remote.peer)
+
+    def pause(self, paused: bool, now: float) -> None:  # noqa: FBT001 - the state itself
+        """We stop reading from peers, or read again: then every peer gets its time anew."""
+        self.paused = paused
+        for remote in self.remotes.values():
+            remote.excuse(now)
 
     def _mute(self, peer: PeerId) -> None:
         """A stalled neighbour's announcements count for nothing until it delivers again."""
@@ -362,7 +386,8 @@ class Client:
         """When an ask is overdue, or a quiet peer may be probed."""
         deadline = inf
         for remote in self.remotes.values():
-            deadline = min(deadline, remote.due())
+            if not self.paused:
+                deadline = min(deadline, remote.due())
             if self.wants and remote.quiet_until > now:
                 deadline = min(deadline, remote.quiet_until)
         return deadline

@@ -35,10 +35,11 @@ class Conduct:
         count, size = traffic.unasked_blocks, traffic.unasked_bytes
         many = count >= MIN_UNASKED_BLOCKS and count > traffic.blocks_received * UNASKED_PER_GOOD
         if many or size > MAX_UNASKED_BYTES:
-            return self._ban(peer, f"sent {count} blocks ({size} bytes) that nobody asked of it", now)
+            return self.ban(peer, f"sent {count} blocks ({size} bytes) that nobody asked of it", now)
         return None
 
-    def _ban(self, peer: PeerId, reason: str, now: float) -> Ban:
+    def ban(self, peer: PeerId, reason: str, now: float) -> Ban:
+        """Refuse `peer` from now on; each further ban lasts twice as long."""
         known = self._bans.get(peer)
         count = known.count + 1 if known is not None else 1
         seconds = min(BAN_SECONDS * 2 ** (count - 1), BAN_SECONDS_MAX)

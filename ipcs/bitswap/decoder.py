@@ -34,32 +34,36 @@ _TRUST_FACTOR: Final = 4
 class _Body:
     """Bytes of known length that arrive in pieces."""
 
-    __slots__ = ("_buffer", "_filled", "_pieces", "size")
+    __slots__ = ("_buffer", "_pieces", "filled", "size")
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._filled = 0
+        self.filled = 0
         self._pieces: list[bytes] | None = []
         self._buffer = memoryview(b"")
 
     def add(self, piece: memoryview) -> bool:
         """Take `piece`; True once complete."""
-        end = self._filled + len(piece)
+        end = self.filled + len(piece)
         if self._pieces is not None and end * _TRUST_FACTOR >= self.size:
             self._buffer = memoryview(bytearray(self.size))
             head = b"".join(self._pieces)
             self._buffer[: len(head)] = head
             self._pieces = None
         if self._pieces is None:
-            self._buffer[self._filled : end] = piece
+            self._buffer[self.filled : end] = piece
         else:
             self._pieces.append(bytes(piece))
-        self._filled = end
+        self.filled = end
         return end == self.size
 
     @property
+    def allocated(self) -> int:
+        return self.filled if self._pieces is not None else self.size
+
+    @property
     def missing(self) -> int:
-        return self.size - self._filled
+        return self.size - self.filled
 
     def data(self) -> Data:
         return self._buffer.toreadonly()
@@ -87,6 +91,16 @@ class MessageDecoder:
     def between_messages(self) -> bool:
         """Whether the stream may end here without cutting a message off."""
         return self._left < 0 and not self._rest
+
+    @property
+    def held(self) -> int:
+        """Bytes of an unfinished field that have arrived."""
+        return len(self._rest) + (self._body.filled if self._body is not None else 0)
+
+    @property
+    def allocated(self) -> int:
+        """Bytes allocated for an unfinished field."""
+        return len(self._rest) + (self._body.allocated if self._body is not None else 0)
 
     def feed(self, chunk: memoryview) -> list[Message]:
         """Take the next bytes of the stream; they are not referenced afterwards."""

@@ -31,6 +31,7 @@ from .events import (
     PeerDisconnected,
     ProvidersFound,
     ReadBlocks,
+    Reading,
     SendMessage,
     SessionClosed,
     SessionOpened,
@@ -124,6 +125,7 @@ class Engine:
         event: PeerConnected
         | PeerDisconnected
         | StreamOpened
+        | Reading
         | SessionOpened
         | SessionClosed
         | ProvidersFound
@@ -137,8 +139,10 @@ class Engine:
             case PeerDisconnected():
                 self._disconnected(event.peer)
             case StreamOpened():
-                if event.peer in self.client.remotes:
-                    self.client.remotes[event.peer].presences = event.presences
+                if not event.presences:
+                    self.client.legacy(event.peer)
+            case Reading():
+                self.client.pause(event.paused, now)
             case SessionOpened():
                 self.client.open(event.session, event.root, event.hints, event.estimate, now)
             case SessionClosed():

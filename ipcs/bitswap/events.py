@@ -49,6 +49,13 @@ class StreamOpened:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """Whether we read from peers. While we do not, because what arrived must be stored first, no peer is late."""
+
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
 class MessageReceived:
     """One message of `peer`, its blocks already hashed."""
 
@@ -146,6 +153,7 @@ Event: TypeAlias = (
     PeerConnected
     | PeerDisconnected
     | StreamOpened
+    | Reading
     | MessageReceived
     | MessageSent
     | StreamFailed

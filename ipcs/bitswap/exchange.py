@@ -34,6 +34,7 @@ from .events import (
     PeerDisconnected,
     ProvidersFound,
     ReadBlocks,
+    Reading,
     SendMessage,
     SessionClosed,
     SessionOpened,
@@ -84,6 +85,7 @@ class Exchange:
         self._run_sync = run_sync
         self._hashing = Hashing(self._hashed, run_sync)
         self._unstored = 0
+        self._waiting_readers = 0
         self._store_queue: deque[Block] = deque()
         self._store_wake = trio.Event()
         self._drained = trio.Event()
@@ -126,6 +128,13 @@ class Exchange:
         """Peers that are refused now; `Ban.until` is on the clock of `trio.current_time`."""
         return self._engine.conduct.bans(trio.current_time())
 
+    async def ban(self, peer: PeerId, reason: str) -> None:
+        """Refuse `peer` from now on: a caller found it lying in a way that no block shows (a DAG that is not what it
+        was said to be).
+        """
+        self._engine.conduct.ban(peer, reason, trio.current_time())
+        await self._network.disconnect(peer, reason)
+
     def lift_ban(self, peer: PeerId) -> bool:
         """Accept `peer` again; False when it was not banned."""
         return self._engine.conduct.lift(peer)
@@ -157,8 +166,18 @@ class Exchange:
 
     async def flush(self, peer: PeerId) -> None:  # noqa: ARG002 - the bound is on all peers together
         """Wait until what arrived and is not stored is within bounds."""
-        while self._unstored > self._config.max_unstored:
-            await self._drained.wait()
+        if self._unstored <= self._config.max_unstored:
+            return
+        self._waiting_readers += 1
+        if self._waiting_readers == 1:
+            self._post(Reading(paused=True))
+        try:
+            while self._unstored > self._config.max_unstored:
+                await self._drained.wait()
+        finally:
+            self._waiting_readers -= 1
+            if not self._waiting_readers:
+                self._post(Reading(paused=False))
 
     def _stream_ended(self, peer: PeerId) -> None:
         self._streams[peer] -= 1

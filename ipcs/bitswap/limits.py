@@ -87,6 +87,9 @@ DEADLINE_MULTIPLE = 3.0
 FIRST_DEADLINE = 1.0
 """Seconds before an ask to a peer whose rate is not known is overdue."""
 
+LONGEST_WAIT = 5.0
+"""Seconds that a peer's queue is believed to take at most, however slow it was: a leaf at 50 kB/s."""
+
 STANDING_DEADLINE = 2.5
 """Seconds in which an origin that delivers nothing at all loses the standing wants left with it."""
 

@@ -19,6 +19,7 @@ from .limits import (
     DEADLINE_MULTIPLE,
     FIRST_DEADLINE,
     HARD_DEADLINE_MULTIPLE,
+    LONGEST_WAIT,
     MAX_ASKS_PER_PEER,
     RATE_MEMORY,
     STALL_BACKOFF_MAX,
@@ -106,6 +107,7 @@ class Remote:
         wait = max((self.latency if self.rate else 0.0), self.delay(0))
         if not self.rate:
             wait = max(wait, FIRST_DEADLINE / DEADLINE_MULTIPLE)
+        wait = min(wait, LONGEST_WAIT)
         soft = now + DEADLINE_CONSTANT + DEADLINE_MULTIPLE * wait
         hard = now + HARD_DEADLINE_MULTIPLE * (DEADLINE_CONSTANT + DEADLINE_MULTIPLE * wait)
         if self.asks:
@@ -190,6 +192,13 @@ class Remote:
             self.asks, self.standing, self.in_flight = {}, {}, 0
             self._stall(now)
         return expired
+
+    def excuse(self, now: float) -> None:
+        """Nothing could be heard until now: count what it owes as if asked now."""
+        for ask in self.asks.values():
+            late = now - ask.sent
+            ask.sent, ask.expected, ask.soft, ask.hard = now, ask.expected + late, ask.soft + late, ask.hard + late
+        self.standing = dict.fromkeys(self.standing, now)
 
     def _stall(self, now: float) -> None:
         self.stalled = True

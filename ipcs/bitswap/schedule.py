@@ -83,7 +83,7 @@ class Scheduler:
                 self._leave_standing(session, remote, now)
         else:
             self._ask_holders(session, full, now)
-        self._discover(session)
+        self._discover(session, now, alone=not full)
         self._endgame(session, full, now)
         if not full:
             self._broadcast(session, now, searches)
@@ -210,14 +210,24 @@ class Scheduler:
 
     # -- rule 5 --------------------------------------------------------------------------------------------------------
 
-    def _discover(self, session: Session) -> None:
-        """Ask each peer of which nothing is known about the first open want."""
+    def _discover(self, session: Session, now: float, *, alone: bool) -> None:
+        """Ask each peer of which nothing is known about the first open want.
+
+        A peer before Bitswap 1.2 can only be asked for the block itself, one at a time and when nobody else is known.
+        """
         for peer, member in session.members.items():
-            if member.holding is Holding.UNKNOWN and not member.probes:
+            if member.holding is not Holding.UNKNOWN or member.probes:
+                continue
+            remote = self._client.remotes[peer]
+            if remote.presences:
                 want = next((want for want in session.in_order() if want.open), None)
                 if want is not None:
                     member.probes[want.cid] = None
-                    self._client.probe(want, self._client.remotes[peer], answer=True)
+                    self._client.probe(want, remote, answer=True)
+            elif alone and not remote.asks and self._may_ask(remote, now):
+                want = session.next_unasked()
+                if want is not None:
+                    self._ask(want, session, remote, now)
 
     def _broadcast(self, session: Session, now: float, searches: list[FindProviders]) -> None:
         if session.next_unasked() is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 
-from ..block import Data
+from ..block import MAX_BLOCK_SIZE, Data
 from ..cid import IDENTITY, SHA2_256_PREFIX, Cid, cid_v1, multihash_of, read_varint
 from ..errors import InvalidArgument
 from ..hashes import check_policy, multihash
@@ -27,10 +27,12 @@ _SHA2_256 = {
 
 
 def cid_of(prefix: bytes, data: Data) -> Cid | None:
-    """The CID of `data` under a wire prefix, or None when the prefix is malformed or its hash refused.
+    """The CID of `data` under a wire prefix, or None when the block is too large, the prefix malformed or refused.
 
     A digest shorter than its function's is cut (truncated multihashes exist), down to 20 bytes.
     """
+    if len(data) > MAX_BLOCK_SIZE:
+        return None
     head = _SHA2_256.get(prefix)
     if head is not None:
         return Cid(head + hashlib.sha256(data).digest())

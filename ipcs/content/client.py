@@ -61,6 +61,10 @@ class RemoteContent:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection. Idempotent."""
         self._channel.close()
 
     def call(self, method: str, request: bytes, subject: str = "") -> bytes:

@@ -4,6 +4,7 @@ A blob exists for containerd when there is an entry here; the reference that kee
 written before the entry and dropped after it. `reconcile` mends what a crash between the two left.
 
     C <32-byte digest> -> size, created_at, updated_at (u64, ns), labels as JSON (absent when there are none)
+    P <32-byte digest> -> JSON: size, sources. A blob that was promised and is not whole here yet
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from ..errors import NotFound
 from ..store.datastore import Datastore
@@ -19,6 +21,7 @@ from ..store.store import Store
 from .descriptor import Info, digest_bytes, digest_text
 
 _PREFIX = b"C"
+_PROMISE = b"P"
 _HEAD = struct.Struct("<QQQ")
 
 
@@ -53,8 +56,40 @@ class Records:
             yield _unpack(digest_text(key[1:]), value)
 
 
-def reconcile(store: Store, records: Records) -> None:
-    """After a crash: what containerd keeps by reference gets its entry, an entry without reference goes."""
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """A blob of `size` bytes that containerd was told is here; `sources` are (registry host, repository)."""
+
+    digest: str
+    size: int
+    sources: tuple[tuple[str, str], ...]
+
+
+class Promises:
+    """Promises that are still open, so that a restart goes on keeping them. Thread-safe as its datastore is."""
+
+    def __init__(self, datastore: Datastore) -> None:
+        self._datastore = datastore
+
+    def put(self, promise: Promise) -> None:
+        """Write it, synced: containerd will believe it for ever."""
+        value = json.dumps({"size": promise.size, "sources": promise.sources}).encode()
+        self._datastore.write([(_PROMISE + digest_bytes(promise.digest), value)], sync=True)
+
+    def delete(self, digest: str) -> None:
+        """It was kept, or taken back; absent is fine."""
+        self._datastore.write([(_PROMISE + digest_bytes(digest), None)], sync=False)
+
+    def __iter__(self) -> Iterator[Promise]:
+        """All open promises."""
+        for key, value in self._datastore.scan(_PROMISE):
+            fields = json.loads(value)
+            sources = tuple((str(host), str(repository)) for host, repository in fields["sources"])
+            yield Promise(digest_text(key[1:]), int(fields["size"]), sources)
+
+
+def reconcile(store: Store, records: Records, promises: Promises) -> None:
+    """After a crash: reference, entry and promise of a digest are all there, or none of them."""
     kept: set[str] = {ref.root for ref in store.references.held_by(CONTAINERD) if isinstance(ref.root, str)}
     entries = {info.digest for info in records}
     for digest in entries - kept:
@@ -63,6 +98,11 @@ def reconcile(store: Store, records: Records) -> None:
         blob = store.blobs.get(digest)
         if blob is not None:
             records.put(Info(digest, blob.size, blob.created_at, blob.updated_at))
+        else:
+            store.references.drop(CONTAINERD, digest)
+    for promise in list(promises):
+        if promise.digest not in kept & entries or store.blobs.get(promise.digest) is not None:
+            promises.delete(promise.digest)
 
 
 def _pack(info: Info) -> bytes:

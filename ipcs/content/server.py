@@ -8,48 +8,60 @@ Source: containerd services/content/contentserver/contentserver.go.
 
 from __future__ import annotations
 
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 
-from ..block import Data
-from ..errors import InvalidArgument, OutOfRange
+from ..errors import InvalidArgument, NotFound, OutOfRange
 from ..rpc import Bridge, reporting
+from ..store.store import Store
 from . import wire
+from .adoption import Adoption, Mode
+from .arrival import Arrival
+from .descriptor import Info
 from .ingests import Writer
+from .manifest import MAX_MANIFEST
+from .statistics import AdoptionStatistics
 from .store import ContentStore
 from .wire import WriteAction, WriteRequest
 
 READ_CHUNK = 1024 * 1024
 """Bytes in one Read answer: larger ones are no faster, smaller ones cost calls."""
 
+PARSED = 4096
+"""Small blobs remembered as looked into."""
+
 LIST_CHUNK = 256 * 1024
 """Bytes in one List answer."""
-
-
-class Readable(Protocol):
-    """A blob to read from; `BlobReader`, or one that still arrives."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of the blob."""
-        ...
-
-    def read(self, offset: int, size: int) -> list[Data]:
-        """At most `size` bytes from `offset` on."""
-        ...
 
 
 class ContentService:
     """The handlers. All run in server threads."""
 
-    def __init__(self, content: ContentStore) -> None:
+    def __init__(
+        self,
+        content: ContentStore,
+        store: Store | None = None,
+        mode: Mode = Mode.OFF,
+        adoption: Adoption | None = None,
+        counts: AdoptionStatistics | None = None,
+    ) -> None:
+        """`store` and `counts` are needed for a `mode` other than off, `adoption` for swarm."""
         self._content = content
+        self._store = store
+        self._mode = mode
+        self._adoption = adoption
+        self._counts = counts or AdoptionStatistics()
+        self._parsed: OrderedDict[str, None] = OrderedDict()
+        self._bridge: Bridge
 
-    def handlers(self, _bridge: Bridge) -> list[Any]:
+    def handlers(self, bridge: Bridge) -> list[Any]:
         """Generic handlers for `ipcs.rpc.serve`."""
+        self._bridge = bridge
         return [
             grpc.method_handlers_generic_handler(
                 wire.SERVICE,
@@ -67,15 +79,59 @@ class ContentService:
             )
         ]
 
-    def info(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
-        return wire.encode_info(self._content.info(wire.decode_digest_request(request)))
+    def info(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        digest = wire.decode_digest_request(request)
+        try:
+            info = self._content.info(digest)
+        except NotFound:
+            if self._mode is Mode.OFF:
+                raise
+            began = time.perf_counter()
+            info = self._adopt(digest, context)
+            self._counts.info_seconds.append(time.perf_counter() - began)
+        return wire.encode_info(info)
+
+    def _adopt(self, digest: str, context: grpc.ServicerContext) -> Info:
+        """Show containerd a blob that it did not write, if there is one."""
+        info = self._adopt_local(digest)
+        if info is None and self._adoption is not None:
+            self._bridge.run(context, self._adoption.seek, digest)
+            info = self._adopt_local(digest)
+        if info is None:
+            return self._content.info(digest)  # a promise, or not found
+        return info
+
+    def _adopt_local(self, digest: str) -> Info | None:
+        """From the blobs that are whole here."""
+        assert self._store is not None
+        record = self._store.blobs.get(digest)
+        if record is None or not record.verified:
+            return None
+        info = self._content.commit(record, {})
+        self._counts.adopted += 1
+        if record.size <= MAX_MANIFEST:
+            self._look_inside(digest)
+        return info
+
+    def _look_inside(self, digest: str) -> None:
+        """A small blob was written, adopted or read: if it is a manifest, its children will be asked for next."""
+        if self._adoption is None or digest in self._parsed:
+            return
+        blob = self._content.reader(digest)
+        self._adoption.manifest_seen(digest, b"".join(blob.read(0, blob.size)))
+        self._parsed[digest] = None
+        while len(self._parsed) > PARSED:
+            self._parsed.popitem(last=False)
 
     def update(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
         info, paths = wire.decode_update_request(request)
         return wire.encode_info(self._content.update(info, *paths))
 
     def delete(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
-        self._content.delete(wire.decode_digest_request(request))
+        digest = wire.decode_digest_request(request)
+        self._content.delete(digest)
+        if self._adoption is not None:
+            self._adoption.deleted(digest)
         return b""
 
     def status(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
@@ -91,14 +147,33 @@ class ContentService:
     def list(self, request: bytes, _context: grpc.ServicerContext) -> Iterator[bytes]:
         return wire.encode_list(self._content.walk(wire.decode_filters(request)), LIST_CHUNK)
 
-    def read(self, request: bytes, _context: grpc.ServicerContext) -> Iterator[bytes]:
+    def read(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         wanted = wire.decode_read_request(request)
+        arrival = self._adoption.arriving(wanted.digest) if self._adoption is not None else None
+        if arrival is not None:
+            yield from self._read_arriving(arrival, wanted, context)
+            return
         blob = self._content.reader(wanted.digest)
         offset, end = _window(wanted, blob.size)
+        if not wanted.offset and blob.size <= MAX_MANIFEST:
+            self._look_inside(wanted.digest)
         while offset < end:
             size = min(READ_CHUNK, end - offset)
             yield wire.encode_read(offset, blob.read(offset, size))
             offset += size
+
+    def _read_arriving(
+        self, arrival: Arrival, wanted: wire.ReadRequest, context: grpc.ServicerContext
+    ) -> Iterator[bytes]:
+        """Read a promised blob, waiting for its bytes."""
+        context.add_callback(arrival.wake)
+        offset, end = _window(wanted, arrival.size)
+        while offset < end:
+            parts = arrival.read(offset, min(READ_CHUNK, end - offset), lambda: not context.is_active())
+            if not parts:
+                return
+            yield wire.encode_read(offset, parts)
+            offset += sum(map(len, parts))
 
     def write(self, requests: Iterable[bytes], _context: grpc.ServicerContext) -> Iterator[bytes]:
         messages = map(wire.decode_write_request, requests)
@@ -125,6 +200,8 @@ class ContentService:
         status = writer.status()
         if message.action is WriteAction.COMMIT:
             info = writer.commit(status.total, status.expected, message.labels)
+            if info.size <= MAX_MANIFEST:
+                self._look_inside(info.digest)
             status = replace(status, offset=info.size, digest=info.digest, updated_at=info.updated_at)
         return wire.encode_write(message.action, status)
 

@@ -28,7 +28,7 @@ from .descriptor import Info, Status, check_labels, digest_bytes, updated
 from .filters import info_field, parse_filters, status_field
 from .ingests import Ingests, Writer
 from .reader import BlobReader, read_leaves
-from .records import Records, reconcile
+from .records import Promise, Promises, Records, reconcile
 
 READERS = 256
 """Blobs whose leaf tables stay in memory: 100 bytes a leaf, 40 kB for a 100 MB layer."""
@@ -57,7 +57,9 @@ class ContentStore:
         self._profile = profile
         self._clock = clock
         self._records = Records(store.records)
-        reconcile(store, self._records)
+        self.promises = Promises(store.records)
+        self.on_commit: Callable[[BlobRecord], None] = lambda _record: None
+        reconcile(store, self._records, self.promises)
         self._ingests = Ingests(store, directory, profile, clock, self)
         # Reference and entry of one digest change together; a commit waits for the disk, so one lock would not do.
         self._stripes = [threading.Lock() for _ in range(STRIPES)]
@@ -99,6 +101,7 @@ class ContentStore:
             with self._lock:
                 self._forget_reader(digest)
             self._store.references.drop(CONTAINERD, digest)
+            self.promises.delete(digest)
 
     def reader(self, digest: str) -> BlobReader:
         """Raises `NotFound`, `InvalidArgument`, and `StoreCorrupt` for a DAG that is not what its record says."""
@@ -122,15 +125,32 @@ class ContentStore:
         return reader
 
     def commit(self, record: BlobRecord, labels: Mapping[str, str]) -> Info:
-        """Show containerd the blob `record`, whose blocks are all in the store. One durability barrier.
+        """Show containerd the blob `record`, whose blocks are all in the store; keeps a promise of it. One durability
+        barrier; `on_commit` is called afterwards.
 
         Raises what `Store.commit_blob` raises, `InvalidArgument` for labels too long.
         """
         check_labels(labels)
         with self._changing(record.digest):
-            known = self._store.blobs.get(record.digest)
-            self._store.commit_blob(known or record, CONTAINERD)
-            info = Info(record.digest, record.size, record.updated_at, record.updated_at, dict(labels))
+            record = self._store.blobs.get(record.digest) or record
+            self._store.commit_blob(record, CONTAINERD)
+            if self._records.has(record.digest):
+                info = self._records.get(record.digest)
+            else:
+                now = self._clock()
+                info = Info(record.digest, record.size, now, now, dict(labels))
+                self._records.put(info)
+            self.promises.delete(record.digest)
+        self.on_commit(record)
+        return info
+
+    def promise(self, promise: Promise) -> Info:
+        """Show containerd a blob whose bytes are still to come: `commit` keeps the promise, `delete` takes it back."""
+        now = self._clock()
+        with self._changing(promise.digest):
+            self.promises.put(promise)
+            self._store.references.add(CONTAINERD, promise.digest)
+            info = Info(promise.digest, promise.size, now, now)
             self._records.put(info)
         return info
 

@@ -330,6 +330,11 @@ def decode_statuses(data: bytes) -> list[Status]:
     ]
 
 
+def decode_names(data: bytes) -> list[str]:
+    """Names in a ListNamespacesResponse of containerd's namespaces service (each entry's field 1)."""
+    return [_Message(entry).text(1) for entry in _Message(data).views(1)]
+
+
 def decode_read(data: bytes) -> memoryview:
     """The bytes in a ReadContentResponse."""
     return _Message(data).data(2)

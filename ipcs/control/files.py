@@ -73,6 +73,7 @@ async def _cat(parts: NodeParts, params: dict[str, Any], call: Call) -> dict[str
     length = number(params, "length", 0) if "length" in params else None
     sent = 0
     async with parts.files.source(root) as source:
+        call.explain_timeout(source.describe)
         cid = await resolve(source, root, names)
         async with aclosing(read(source, cid, number(params, "offset", 0), length)) as pieces:
             async for piece in pieces:
@@ -89,6 +90,7 @@ async def _send(call: Call, piece: Data) -> None:
 async def _get(parts: NodeParts, params: dict[str, Any], call: Call) -> dict[str, Any]:
     root, names = parse_path(text(params, "path"))
     async with parts.files.source(root) as source:
+        call.explain_timeout(source.describe)
         cid = await resolve(source, root, names)
         async with aclosing(traverse(source, cid)) as steps:
             async for step in steps:
@@ -121,6 +123,7 @@ async def _ls(parts: NodeParts, params: dict[str, Any], call: Call) -> dict[str,
     root, names = parse_path(text(params, "path"))
     count = 0
     async with parts.files.source(root) as source:
+        call.explain_timeout(source.describe)
         cid: Cid = await resolve(source, root, names)
         async with aclosing(list_directory(source, cid)) as entries:
             async for link, stat in entries:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,11 +61,32 @@ def read_image(path: Path, workdir: Path) -> list[BlobFile]:
 
 
 def _unpack(path: Path, directory: Path) -> None:
+    """The files of a tar, none of them outside `directory`. (tarfile's own filters are missing in Python 3.11.2.)"""
+    directory.mkdir(parents=True)
     try:
         with tarfile.open(path) as tar:
-            tar.extractall(directory, filter="data")
-    except (tarfile.TarError, EOFError) as exc:
+            for member in tar:
+                if member.isdir():
+                    continue
+                target = _inside(directory, member.name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if member.isfile() and (source := tar.extractfile(member)) is not None:
+                    with target.open("wb") as file:
+                        shutil.copyfileobj(source, file, _READ)
+                elif member.issym():  # how `docker save` stores a layer that it has already written
+                    os.link(_inside(directory, f"{member.name}/../{member.linkname}"), target)
+                else:
+                    raise InvalidArgument(f"{path} holds {member.name}, which is no regular file", subject=str(path))
+    except (tarfile.TarError, EOFError, OSError) as exc:
         raise InvalidArgument(f"{path} is neither a directory nor a readable tar: {exc}", subject=str(path)) from exc
+
+
+def _inside(directory: Path, name: str) -> Path:
+    """`name` below `directory`, taken as text: nothing that was unpacked before can lead outside."""
+    path = os.path.normpath(directory / name)
+    if not path.startswith(f"{directory}/"):
+        raise InvalidArgument(f"the tar holds {name!r}, which would lie outside of it", subject=name)
+    return Path(path)
 
 
 def _collect(directory: Path, descriptor: Any, found: dict[str, BlobFile], depth: int) -> None:  # noqa: ANN401 - JSON

@@ -11,8 +11,9 @@ import trio
 
 from ..cid import PeerId
 from ..errors import IpcsError
+from .address import parse_with_peer
 from .dialer import DialState, Redialer
-from .host import Host, split_peer
+from .host import Host
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ async def keep_connected(host: Host, addresses: Iterable[str]) -> None:
 class _Keeper:
     def __init__(self, host: Host, addresses: Iterable[str]) -> None:
         self._host = host
-        self._peer_of = {address: split_peer(address)[1] for address in addresses}
+        self._peer_of = {address: parse_with_peer(address)[1] for address in addresses}
         self._targets = [address for address, peer in self._peer_of.items() if peer != host.peer_id]
         self._redialer = Redialer(self._targets)
         self._changed = trio.Event()

@@ -118,3 +118,5 @@ class PeerStatus:
     """Whether the oldest live connection was opened by the peer."""
     security: str = ""
     """Protocol id of the secure channel (`/noise`, `/tls/1.0.0`)."""
+    round_trip: float | None = None
+    """Seconds, as of the last ping of the oldest connection."""

@@ -124,13 +124,27 @@ def verify(key: PublicKey, signature: bytes, message: bytes) -> None:
         raise InvalidArgument(f"{key.type.name} public key is malformed: {exc}") from exc
 
 
+def check_rsa_bits(bits: int) -> None:
+    """Raises `InvalidArgument` for an RSA key too weak or too costly."""
+    if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
+        raise InvalidArgument(f"RSA key of {bits} bits refused; {MIN_RSA_BITS} to {MAX_RSA_BITS} are accepted")
+
+
+def check_size(key: PublicKey) -> None:
+    """What `verify` checks before any arithmetic. Raises `InvalidArgument`."""
+    if key.type is KeyType.RSA:
+        try:
+            public = serialization.load_der_public_key(key.data)
+        except (ValueError, UnsupportedAlgorithm) as exc:
+            raise InvalidArgument(f"RSA public key is malformed: {exc}") from exc
+        if isinstance(public, rsa.RSAPublicKey):
+            check_rsa_bits(public.key_size)
+
+
 def _verify_spki(key: PublicKey, signature: bytes, message: bytes) -> None:
     public = serialization.load_der_public_key(key.data)
     if key.type is KeyType.RSA and isinstance(public, rsa.RSAPublicKey):
-        if not MIN_RSA_BITS <= public.key_size <= MAX_RSA_BITS:
-            raise InvalidArgument(
-                f"RSA key of {public.key_size} bits refused; {MIN_RSA_BITS} to {MAX_RSA_BITS} are accepted"
-            )
+        check_rsa_bits(public.key_size)
         public.verify(signature, message, padding.PKCS1v15(), hashes.SHA256())
     elif key.type is KeyType.ECDSA and isinstance(public, ec.EllipticCurvePublicKey):
         public.verify(signature, message, ec.ECDSA(hashes.SHA256()))

@@ -16,28 +16,35 @@ _before = (_logger.level, _logger.propagate, list(_logger.handlers))
 
 import libp2p  # noqa: E402, F401 - after the logger's state was noted
 import libp2p.network.connection.swarm_connection as _swarm_connection  # noqa: E402
-from libp2p.abc import IListener, IMuxedConn, IMuxedStream, INetStream, INotifee, ISecureTransport, ITransport  # noqa: E402
+from libp2p.abc import (  # noqa: E402
+    ConnectionType,
+    IListener,
+    IMuxedConn,
+    IMuxedStream,
+    INetStream,
+    IRawConnection,
+    ISecureConn,
+    ISecureTransport,
+)
 from libp2p.crypto.ed25519 import Ed25519PrivateKey  # noqa: E402
-from libp2p.crypto.keys import KeyPair  # noqa: E402
+from libp2p.crypto.keys import KeyPair, PublicKey  # noqa: E402
 from libp2p.crypto.serialization import deserialize_public_key  # noqa: E402
-from libp2p.crypto.x25519 import create_new_key_pair as new_x25519_pair  # noqa: E402
+from libp2p.exceptions import BaseLibp2pError  # noqa: E402
 from libp2p.host.basic_host import BasicHost  # noqa: E402
-from libp2p.host.exceptions import StreamFailure  # noqa: E402
+from libp2p.io.trio import TrioTCPStream  # noqa: E402
 from libp2p.network.config import ConnectionConfig, RetryConfig  # noqa: E402
-from libp2p.network.connection.swarm_connection import SwarmConn  # noqa: E402
-from libp2p.network.exceptions import SwarmException  # noqa: E402
-from libp2p.network.stream.exceptions import StreamEOF, StreamError  # noqa: E402
+from libp2p.network.connection.exceptions import RawConnError  # noqa: E402
+from libp2p.network.connection.raw_connection import RawConnection  # noqa: E402
 from libp2p.network.swarm import Swarm  # noqa: E402
 from libp2p.peer.id import ID  # noqa: E402
 from libp2p.peer.peerstore import PeerStore  # noqa: E402
-from libp2p.rcmgr import Direction  # noqa: E402
-from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID  # noqa: E402
-from libp2p.security.noise.transport import Transport as StockNoise  # noqa: E402
-from libp2p.security.tls.transport import PROTOCOL_ID as TLS_ID  # noqa: E402
+from libp2p.security.base_session import BaseSession  # noqa: E402
+from libp2p.security.exceptions import HandshakeFailure  # noqa: E402
+from libp2p.security.secure_session import SecureSession  # noqa: E402
+from libp2p.security.tls.certificate import LIBP2P_EXTENSION_OID, decode_signed_key  # noqa: E402
 from libp2p.security.tls.transport import TLSTransport  # noqa: E402
-from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamError  # noqa: E402
-from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID  # noqa: E402
-from libp2p.stream_muxer.yamux.yamux import Yamux as StockYamux  # noqa: E402
+from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamEOF, MuxedStreamReset  # noqa: E402
+from libp2p.stream_muxer.muxer_multistream import MuxerMultistream  # noqa: E402
 from libp2p.transport.tcp.tcp import TCP  # noqa: E402
 from libp2p.transport.upgrader import TransportUpgrader  # noqa: E402
 from multiaddr import Multiaddr  # noqa: E402
@@ -50,37 +57,38 @@ _swarm_connection.logging = logging.getLogger(_swarm_connection.__name__)
 
 __all__ = [
     "ID",
-    "NOISE_ID",
+    "LIBP2P_EXTENSION_OID",
     "TCP",
-    "TLS_ID",
-    "YAMUX_ID",
+    "BaseLibp2pError",
+    "BaseSession",
     "BasicHost",
     "ConnectionConfig",
-    "Direction",
+    "ConnectionType",
     "Ed25519PrivateKey",
+    "HandshakeFailure",
     "IListener",
     "IMuxedConn",
     "IMuxedStream",
     "INetStream",
-    "INotifee",
+    "IRawConnection",
+    "ISecureConn",
     "ISecureTransport",
-    "ITransport",
     "KeyPair",
     "Multiaddr",
-    "MuxedConnError",
-    "MuxedStreamError",
+    "MuxedConnUnavailable",
+    "MuxedStreamEOF",
+    "MuxedStreamReset",
+    "MuxerMultistream",
     "PeerStore",
+    "PublicKey",
+    "RawConnError",
+    "RawConnection",
     "RetryConfig",
-    "StockNoise",
-    "StockYamux",
-    "StreamEOF",
-    "StreamError",
-    "StreamFailure",
+    "SecureSession",
     "Swarm",
-    "SwarmConn",
-    "SwarmException",
     "TLSTransport",
     "TransportUpgrader",
+    "TrioTCPStream",
+    "decode_signed_key",
     "deserialize_public_key",
-    "new_x25519_pair",
 ]

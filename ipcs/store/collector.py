@@ -12,13 +12,14 @@ that is being fetched.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from threading import RLock
+from typing import NamedTuple
 
 from ..cid import RAW, Cid, Multihash, codec_of
 from . import layout
-from .blobs import BlobRecord
+from .barrier import Barrier
 from .counts import Counter, LinksOf, ReadBlock, distinct, pend
 from .datastore import Datastore, Mutation, Transaction
 from .holds import Holds
@@ -59,6 +60,7 @@ class Collector:
         self,
         datastore: Datastore,
         segments: SegmentLog,
+        barrier: Barrier,
         roots: RootTable,
         holds: Holds,
         *,
@@ -70,6 +72,7 @@ class Collector:
     ) -> None:
         self.datastore = datastore
         self.segments = segments
+        self.barrier = barrier
         self.roots = roots
         self.holds = holds
         self.lock = lock
@@ -80,46 +83,52 @@ class Collector:
         self.counter = Counter(links_of, read_block)
         self._running = RLock()
 
-    def collect(self, *, dry_run: bool, down_to: int, before: int, on_withdraw: OnWithdraw) -> CollectReport:
-        """Free cache until at most `down_to` bytes of disk are used, or none is left.
-
-        `before`: the serial number of the last durability barrier. Younger blocks stay listed for recovery.
-        """
+    def collect(self, *, dry_run: bool, down_to: int, on_withdraw: OnWithdraw) -> CollectReport:
+        """Free cache until at most `down_to` bytes of disk are used, or none is left."""
         with self._running:
             started = time.perf_counter()
             used = self.used()
-            run = Run(self, before, used - down_to)
+            run = Run(self, self.barrier.complete().serial, used - down_to)
             if dry_run:
                 run.rehearse()
             else:
-                self._punch_listed()
                 run.carry_out(on_withdraw)
+                self.punch_listed(run.punched)
             freed = 0 if dry_run else used - self.used()
             seconds = time.perf_counter() - started
             return CollectReport(dry_run, run.blobs, run.blocks, run.block_bytes, freed, seconds)
+
+    def punch_listed(self, already: Set[Location] = frozenset()) -> None:
+        """Punch out what is listed as freed and not `already`, and take all of it off the list.
+
+        First that must be durable: after a power loss, whatever is still listed is punched once more.
+        """
+        with self._running:
+            listed = [
+                Location(*layout.PLACE.unpack_from(key, 1), *layout.LENGTH.unpack(value))
+                for key, value in self.datastore.scan(layout.FREED)
+            ]
+            present = set(self.segments.segments())
+            left = [at for at in listed if at not in already and at.segment in present]
+            for start in range(0, len(left), STEP_BLOCKS):
+                self.segments.free(left[start : start + STEP_BLOCKS])
+            if listed:
+                self.barrier.complete()
+            for start in range(0, len(listed), STEP_BLOCKS):
+                done: list[Mutation] = [(layout.freed(*at)[0], None) for at in listed[start : start + STEP_BLOCKS]]
+                self.datastore.write(done, sync=False)
 
     def used(self) -> int:
         """Bytes of disk that the store takes, as the file system says."""
         return self.segments.allocated() + self.datastore.size()
 
-    def free(self, ranges: Sequence[Location]) -> None:
-        """Punch out ranges that are listed and no longer indexed, and take them off the list."""
-        if ranges:
-            self.segments.free(ranges)
-            done: list[Mutation] = [(layout.FREED + layout.PLACE.pack(at.segment, at.page), None) for at in ranges]
-            self.datastore.write(done, sync=False)
 
-    def _punch_listed(self) -> None:
-        """Finish what a crash or `delete_many` has left. The list itself must be durable before its ranges go."""
-        listed = [
-            Location(*layout.PLACE.unpack_from(key, 1), *layout.LENGTH.unpack(value))
-            for key, value in self.datastore.scan(layout.FREED)
-        ]
-        if listed:
-            self.datastore.write([(layout.META + b"sync", b"")], sync=True)
-        present = set(self.segments.segments())
-        for start in range(0, len(listed), STEP_BLOCKS):
-            self.free([at for at in listed[start : start + STEP_BLOCKS] if at.segment in present])
+class Victim(NamedTuple):
+    """A root that is to go: its key in the queue, and the digests of its records."""
+
+    key: bytes
+    cid: Cid
+    digests: list[str]
 
 
 class Run:
@@ -134,6 +143,7 @@ class Run:
         self._at_loose = layout.LOOSE
         self._fetches = Fetches(collector)
         self.blobs = self.blocks = self.block_bytes = 0
+        self.punched: set[Location] = set()
 
     def carry_out(self, on_withdraw: OnWithdraw) -> None:
         """Collect in steps, each durable before its space goes."""
@@ -141,15 +151,16 @@ class Run:
             with self._of.lock:
                 victims = self._next_roots(Transaction(self._of.datastore))
             if victims:
-                on_withdraw([record.digest for _, records in victims for record in records])
+                on_withdraw([digest for victim in victims for digest in victim.digests])
             with self._of.lock:
                 transaction = Transaction(self._of.datastore)
                 self._fetches.follow(transaction)
-                self._drop_roots(transaction, [cid for cid, _ in victims])
+                self._drop_roots(transaction, victims)
                 freed = self._free_blocks(transaction)
                 busy = bool(victims) or bool(len(transaction))
-                transaction.commit(sync=bool(freed))
-            self._of.free(freed)
+                transaction.commit(sync=True)
+            self._of.segments.free(freed)
+            self.punched.update(freed)
             if not busy:
                 return
 
@@ -161,16 +172,16 @@ class Run:
             seen = len(transaction)
             with self._of.lock:
                 self._fetches.follow(transaction)
-                self._drop_roots(transaction, [cid for cid, _ in self._next_roots(transaction)])
+                self._drop_roots(transaction, self._next_roots(transaction))
                 self._free_blocks(transaction)
 
-    def _next_roots(self, transaction: Transaction) -> list[tuple[Cid, list[BlobRecord]]]:
-        """The next roots to go with their records: none while decrements are pending or a loose block is older."""
+    def _next_roots(self, transaction: Transaction) -> list[Victim]:
+        """The next roots to go: none while decrements are pending or a loose block is older."""
         if self._excess <= 0 or _first(transaction, layout.PENDING, self._at_pending) is not None:
             return []
         held = self._of.holds.roots()
         loose = self._oldest_loose(transaction)
-        victims: list[tuple[Cid, list[BlobRecord]]] = []
+        victims: list[Victim] = []
         expected = 0
         for key, _ in transaction.scan(layout.UNHELD, self._at_unheld):
             used_at, cid = layout.split_stamp(key)
@@ -178,7 +189,7 @@ class Run:
                 break
             records = self._of.roots.records_of(transaction, cid)
             if held.isdisjoint([cid, *(record.digest for record in records)]):
-                victims.append((cid, records))
+                victims.append(Victim(key, cid, [record.digest for record in records]))
                 expected += max((record.size for record in records), default=self._excess)
             self._at_unheld = key + b"\0"
         return victims
@@ -190,13 +201,14 @@ class Run:
             return None
         return int(layout.STAMP.unpack_from(first[1])[0])
 
-    def _drop_roots(self, transaction: Transaction, victims: list[Cid]) -> None:
+    def _drop_roots(self, transaction: Transaction, victims: list[Victim]) -> None:
         """Forget roots that are still unheld: announcements were withdrawn without the lock."""
         held = self._of.holds.roots()
-        for cid in victims:
-            names = self._of.roots.names_of(transaction, cid)
-            if held.isdisjoint(names) and self._of.roots.drop(transaction, cid):
-                self.blobs += len(names) - 1
+        for key, cid, digests in victims:
+            if held.isdisjoint([cid, *digests]) and self._of.roots.drop(transaction, cid):
+                self.blobs += len(digests)
+            else:
+                self._of.roots.requeue(transaction, key, cid)
 
     def _free_blocks(self, transaction: Transaction) -> list[Location]:
         """One step of pending decrements or, when there are none, of loose blocks."""

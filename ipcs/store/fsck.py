@@ -15,7 +15,6 @@ from ..cid import Multihash
 from ..errors import StoreCorrupt
 from . import layout
 from .audit import Audit, Problem
-from .barrier import Barrier
 from .collector import Collector
 from .counts import LinksOf
 from .datastore import Datastore, Mutation
@@ -49,7 +48,6 @@ def fsck(
     segments: SegmentLog,
     blocks: LogBlockstore,
     collector: Collector,
-    barrier: Barrier,
     lock: RLock,
     links_of: LinksOf,
     *,
@@ -77,14 +75,10 @@ def fsck(
             mend: list[Mutation] = [change for problem in found for change in problem.mend]
             quarantined = [_quarantined(pair) for pair in datastore.scan(layout.QUARANTINE)]
             mend += [(layout.QUARANTINE + layout.PLACE.pack(at.segment, at.page), None) for at in quarantined]
-            mend += [
-                (layout.FREED + layout.PLACE.pack(at.segment, at.page), layout.LENGTH.pack(at.length))
-                for at in [*orphans, *quarantined]
-            ]
+            mend += [layout.freed(*at) for at in [*orphans, *quarantined]]
             datastore.write(mend, sync=True)
     if repair:
-        barrier.complete()
-        collector.free([*orphans, *quarantined])
+        collector.punch_listed()
     return FsckReport(count, size, (*problems, *found), repair)
 
 

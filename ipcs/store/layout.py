@@ -197,3 +197,8 @@ def split_stamp(key: bytes) -> tuple[int, Cid]:
     """Last use and root of an `UNHELD` key."""
     at = len(UNHELD)
     return STAMP.unpack_from(key, at)[0], Cid(key[at + STAMP.size :])
+
+
+def freed(segment: int, page: int, length: int) -> tuple[bytes, bytes]:
+    """The pair that lists a range for punching. To be written with a sync, before the range is punched."""
+    return FREED + PLACE.pack(segment, page), LENGTH.pack(length)

@@ -1,12 +1,16 @@
 """The LevelDB `Datastore`; the only file that imports plyvel.
 
-LevelDB keeps a failed background write for ever: after one full disk every later write fails until the database is
-opened again. So a failed write marks this object broken and the next write reopens it first; readers are counted out
-meanwhile, because plyvel frees the database under a running `get`.
+A write that LevelDB fails may leave half a record in its log, behind which later ones would be lost, and a failed
+compaction makes it refuse all writes for good. So after a failed write the database is opened anew before the next
+one; readers are counted out meanwhile, because plyvel frees the database under a running `get`.
+
+A reserve file keeps some space that only this can use: with the disk full, it is let go, so that the index can be
+opened, references dropped and a collection run. It is taken again once there is room.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,11 +21,11 @@ import plyvel
 from ..errors import FailedPrecondition, IpcsError, ResourceExhausted, StoreCorrupt
 from .datastore import Mutation
 
-WRITE_BUFFER_SIZE = 16 << 20
-"""Bytes of memtable, and so of log that an open after a crash has to replay: 16 MiB replay in about 0.1 s."""
+WRITE_BUFFER_SIZE = 8 << 20
+"""Bytes of memtable, and so of log that an open after a crash has to replay: 8 MiB replay in about 50 ms."""
 
 CACHE_SIZE = 32 << 20
-"""Bytes of uncompressed index blocks kept in memory; the index of a million blocks takes about 90 MB."""
+"""Bytes of uncompressed index blocks kept in memory; the index of a million blocks takes about 60 MB."""
 
 BLOOM_BITS = 10
 """Bloom filter bits a key: one miss in a hundred goes to a table."""
@@ -33,6 +37,9 @@ SCAN_CHUNK = 512
 """Most pairs read at a time by a scan, so that no iterator outlives a reopen; the first reads are short, as many
 scans want one pair only."""
 
+RESERVE_SIZE = 24 << 20
+"""Bytes set aside for a full disk: a table of one memtable, its log, and the compaction that they may set off."""
+
 
 class LevelDBDatastore:
     """A `Datastore` in the LevelDB directory `path`, created if missing.
@@ -41,44 +48,52 @@ class LevelDBDatastore:
     cannot read it, `ResourceExhausted` when there is no room or no descriptor to open it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, write_buffer_size: int = WRITE_BUFFER_SIZE) -> None:
         self._path = path
-        self._gate = threading.Condition()
+        self._write_buffer_size = write_buffer_size
+        self._reserve = path.with_name(path.name + ".reserve")
+        self._gate = threading.Condition(threading.Lock())
         self._readers = 0
+        self._excluding = False
         self._broken = False
-        self._database = self._open()
+        try:
+            self._database = self._open()
+        except ResourceExhausted:
+            self._release_reserve()
+            self._database = self._open()
+        self._reserved = self._take_reserve()
 
     def get(self, key: bytes) -> bytes | None:
-        with self._reading() as database:
+        with self._using() as database:
             value: bytes | None = database.get(key)
             return value
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        with self._reading() as database:
-            get = database.get
+        self._enter()
+        try:
+            get = self._database.get
             return [get(key) for key in keys]
+        except (plyvel.Error, RuntimeError) as exc:
+            raise _translated(exc, self._path) from exc
+        finally:
+            self._leave()
 
     def write(self, batch: Sequence[Mutation], *, sync: bool) -> None:
         if self._broken:
             self._reopen()
-        with self._reading() as database:
-            writes = database.write_batch(sync=sync)
-            for key, value in batch:
-                if value is None:
-                    writes.delete(key)
-                else:
-                    writes.put(key, value)
-            try:
-                writes.write()
-            except BaseException:
-                self._broken = True
-                raise
+        try:
+            self._write(batch, sync=sync)
+        except ResourceExhausted:
+            self._reopen()
+            self._write(batch, sync=sync)
+        if not self._reserved:
+            self._reserved = self._take_reserve()
 
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         position = max(prefix, start)
         wanted = 4
         while True:
-            with self._reading() as database, database.raw_iterator() as iterator:
+            with self._using() as database, database.raw_iterator() as iterator:
                 chunk = _read_chunk(iterator, position, prefix, wanted)
             yield from chunk
             if len(chunk) < wanted:
@@ -87,33 +102,74 @@ class LevelDBDatastore:
             wanted = min(wanted * 4, SCAN_CHUNK)
 
     def size(self) -> int:
-        return sum(entry.stat().st_blocks * 512 for entry in self._path.iterdir())
+        total = 0
+        for entry in os.scandir(self._path):
+            try:
+                total += entry.stat().st_blocks * 512
+            except FileNotFoundError:
+                continue  # compacted away since it was listed
+        return total
 
     def close(self) -> None:
-        with self._gate:
-            self._gate.wait_for(lambda: self._readers == 0)
+        with self._excluded():
             self._database.close()
 
+    def _write(self, batch: Sequence[Mutation], *, sync: bool) -> None:
+        with self._using() as database:
+            writes = database.write_batch(sync=sync)
+            for key, value in batch:
+                if value is None:
+                    writes.delete(key)
+                else:
+                    writes.put(key, value)
+            try:
+                writes.write()
+            except plyvel.Error:
+                self._broken = True
+                raise
+
     @contextmanager
-    def _reading(self) -> Iterator[plyvel.DB]:
-        with self._gate:
-            self._readers += 1
-            database = self._database
+    def _using(self) -> Iterator[plyvel.DB]:
+        self._enter()
         try:
-            yield database
+            yield self._database
         except (plyvel.Error, RuntimeError) as exc:
             raise _translated(exc, self._path) from exc
         finally:
+            self._leave()
+
+    def _enter(self) -> None:
+        with self._gate:
+            if self._excluding:
+                self._gate.wait_for(lambda: not self._excluding)
+            self._readers += 1
+
+    def _leave(self) -> None:
+        with self._gate:
+            self._readers -= 1
+            if self._excluding and not self._readers:
+                self._gate.notify_all()
+
+    @contextmanager
+    def _excluded(self) -> Iterator[None]:
+        """Alone with the database: whoever uses it has left, whoever comes waits."""
+        with self._gate:
+            self._gate.wait_for(lambda: not self._excluding)
+            self._excluding = True
+            self._gate.wait_for(lambda: not self._readers)
+        try:
+            yield
+        finally:
             with self._gate:
-                self._readers -= 1
-                if not self._readers:
-                    self._gate.notify_all()
+                self._excluding = False
+                self._gate.notify_all()
 
     def _reopen(self) -> None:
-        with self._gate:
-            self._gate.wait_for(lambda: self._readers == 0)
+        """Open the database anew after a failed write. Until that succeeds, writes try again and reads are refused."""
+        with self._excluded():
             if self._broken:
                 self._database.close()
+                self._release_reserve()
                 self._database = self._open()
                 self._broken = False
 
@@ -122,13 +178,33 @@ class LevelDBDatastore:
             return plyvel.DB(
                 str(self._path),
                 create_if_missing=True,
-                write_buffer_size=WRITE_BUFFER_SIZE,
+                write_buffer_size=self._write_buffer_size,
                 lru_cache_size=CACHE_SIZE,
                 bloom_filter_bits=BLOOM_BITS,
                 max_open_files=MAX_OPEN_FILES,
             )
         except plyvel.Error as exc:
             raise _translated(exc, self._path) from exc
+
+    def _take_reserve(self) -> bool:
+        """Whether the reserve is there: it is taken only where that leaves as much again."""
+        found = os.statvfs(self._path)
+        size = self._reserve.stat().st_size if self._reserve.exists() else 0
+        if size < RESERVE_SIZE and found.f_bavail * found.f_frsize < 2 * RESERVE_SIZE:
+            return False
+        descriptor = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.posix_fallocate(descriptor, 0, RESERVE_SIZE)
+        except OSError:
+            self._release_reserve()
+            return False  # somebody else took the room in between
+        finally:
+            os.close(descriptor)
+        return True
+
+    def _release_reserve(self) -> None:
+        self._reserve.unlink(missing_ok=True)
+        self._reserved = False
 
 
 def _read_chunk(iterator: plyvel.RawIterator, position: bytes, prefix: bytes, wanted: int) -> list[tuple[bytes, bytes]]:
@@ -146,10 +222,9 @@ def _read_chunk(iterator: plyvel.RawIterator, position: bytes, prefix: bytes, wa
 def _translated(exc: BaseException, path: Path) -> IpcsError:
     """The error of this package for what LevelDB says in words only."""
     text, subject = str(exc), str(path)
-    if "No space left" in text or "quota exceeded" in text:
-        return ResourceExhausted(
-            f"no space left for the index in {path}: free space or lower --storage-max", subject=subject
-        )
+    if "No space left" in text or "quota exceeded" in text or "File too large" in text:
+        advice = "free space or lower --storage-max"
+        return ResourceExhausted(f"no space left for the index in {path}: {advice}", subject=subject)
     if "Too many open files" in text:
         return ResourceExhausted(f"too many open files at the index in {path}: raise `ulimit -n`", subject=subject)
     if "temporarily unavailable" in text or "already held" in text:

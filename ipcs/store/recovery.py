@@ -46,9 +46,11 @@ def recover(
     freed = [layout.PLACE.unpack_from(key, 1)[0] for key, _ in datastore.scan(layout.FREED)]
     first = 1 + max([segment, *reader.segments(), *freed, *(at.segment for at in kept)])
     batch.append((layout.BARRIER, layout.BARRIER_VALUE.pack(next_serial, first, 0)))
+    gaps = reader.unclaimed(kept, (segment, page))
+    batch += [layout.freed(*at) for at in gaps]
     reader.sync_tail(segment)
     datastore.write(batch, sync=True)
-    reader.free(reader.unclaimed(kept, (segment, page)))
+    reader.free(gaps)
     reader.close()
     return Recovered(SegmentLog(directory, first, segment_size), next_serial, len(suspects) - len(kept))
 

@@ -81,6 +81,14 @@ class RootTable:
         pend(transaction, list(distinct([cid])), self._serial)
         return True
 
+    def requeue(self, transaction: Transaction, key: bytes, cid: Cid) -> None:
+        """Take the `UNHELD` key `key` away, and put in the one that `cid` should have, if any.
+
+        The two differ when a power loss has undone a `touch`, which is not synced.
+        """
+        transaction.delete(key)
+        self._settle(transaction, cid)
+
     def records_of(self, transaction: Transaction, cid: Cid) -> list[BlobRecord]:
         """The blob records of a root."""
         prefix = layout.by_root_prefix(cid)

@@ -52,7 +52,7 @@ class SegmentLog:
         self._open_lock = threading.Lock()
         self._sync_lock = threading.Lock()
         self._unsynced: dict[int, SegmentFile] = {}
-        self._names_unsynced = False
+        self._names_unsynced = True  # an earlier process may have removed some
         self._failed: StoreCorrupt | None = None
         self.free_lock = threading.Lock()
         self.unsynced_bytes = 0
@@ -60,8 +60,8 @@ class SegmentLog:
 
     @property
     def position(self) -> tuple[int, int]:
-        """Segment and page where the next value goes, if it still fits there."""
-        return self._segment, max(self._page, 0)
+        """Segment and page before which every value appended so far lies."""
+        return (self._segment, self._page) if self._page >= 0 else (self._segment + 1, 0)
 
     def append(self, values: Sequence[Data]) -> list[Location]:
         """Write `values` in one vectored write; where they went, in order. The caller holds the store's lock.
@@ -138,8 +138,8 @@ class SegmentLog:
     def free(self, ranges: Sequence[Location]) -> None:
         """Punch out `ranges`, which no entry points at any more, and remove the segments that this empties.
 
-        Nothing may be looked up between: a reader compares `freed` before its look-up and after its read, and starts
-        again when a range may have gone under it.
+        A reader compares `freed` before its look-up and after its read, and starts again when a range may have gone
+        under it. After a power loss the space may be taken again, unless `sync` has returned since.
         """
         with self.free_lock:
             self.freed += 1
@@ -149,6 +149,8 @@ class SegmentLog:
                 if file is None:
                     file = touched[location.segment] = self._file(location.segment)
                 file.punch(location.page * PAGE, pages_of(location.length) * PAGE)
+            with self._open_lock:
+                self._unsynced.update(touched)
             for segment, file in touched.items():
                 if segment != self._segment and not file.has_data(0, file.size()):
                     self.remove(segment)
@@ -158,6 +160,7 @@ class SegmentLog:
         with self._open_lock:
             self._open.pop(segment, None)
             self._unsynced.pop(segment, None)
+            self._names_unsynced = True
         self._directory.remove(_name(segment))
 
     def segments(self) -> list[int]:

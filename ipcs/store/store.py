@@ -120,6 +120,7 @@ class Store:
         self._collector = Collector(
             datastore,
             self._segments,
+            self._barrier,
             self._roots,
             self._holds,
             lock=self._lock,
@@ -175,8 +176,7 @@ class Store:
         """
         if not dry_run:
             self.references.expire()
-        before = self._barrier.complete().serial
-        return self._collector.collect(dry_run=dry_run, down_to=down_to, before=before, on_withdraw=self.on_withdraw)
+        return self._collector.collect(dry_run=dry_run, down_to=down_to, on_withdraw=self.on_withdraw)
 
     def fsck(self, *, repair: bool = False) -> FsckReport:
         """Read and check everything; with `repair` quarantine and mend. Writers wait during the second half."""
@@ -185,7 +185,6 @@ class Store:
             self._segments,
             self.blocks,
             self._collector,
-            self._barrier,
             self._lock,
             self._links_of,
             repair=repair,

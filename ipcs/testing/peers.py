@@ -50,6 +50,7 @@ class Peer:
         self._sent = 0
         self._waiting: dict[int, trio.MemorySendChannel[dict[str, Any]]] = {}
         self._ended = False
+        self._sending = trio.Lock()
 
     @property
     def peer_id(self) -> str:
@@ -74,7 +75,8 @@ class Peer:
         self._waiting[ident] = send
         try:
             with trio.fail_after(timeout):
-                await self.process.stdin.send_all(json.dumps({"id": ident, "op": op, **fields}).encode() + b"\n")
+                async with self._sending:
+                    await self.process.stdin.send_all(json.dumps({"id": ident, "op": op, **fields}).encode() + b"\n")
                 answer = await receive.receive()
         except trio.TooSlowError:
             raise DeadlineExceeded(

@@ -49,10 +49,13 @@ def test_a_tar_of_a_layout(layout, tmp_path):
 
 def test_docker_save(tmp_path):
     root = tmp_path / "saved"
-    (root / "layer1").mkdir(parents=True)
+    for number in ("1", "2"):
+        (root / f"layer{number}").mkdir(parents=True)
     (root / "layer1" / "layer.tar").write_bytes(b"layer")
+    (root / "layer2" / "layer.tar").symlink_to("../layer1/layer.tar")
     (root / "config.json").write_bytes(b"config")
-    (root / "manifest.json").write_text(json.dumps([{"Config": "config.json", "Layers": ["layer1/layer.tar"]}]))
+    layers = ["layer1/layer.tar", "layer2/layer.tar"]
+    (root / "manifest.json").write_text(json.dumps([{"Config": "config.json", "Layers": layers}]))
     with tarfile.open(tmp_path / "saved.tar", "w") as tar:
         tar.add(root, arcname=".")
     digests = [blob.digest for blob in read_image(tmp_path / "saved.tar", tmp_path)]
@@ -66,9 +69,22 @@ def test_a_changed_byte_is_noticed(layout, tmp_path):
         read_image(layout, tmp_path)
 
 
-def test_a_tar_may_not_leave_its_directory(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "kind", "link"),
+    [
+        ("../escaped", tarfile.REGTYPE, ""),
+        ("/escaped", tarfile.REGTYPE, ""),
+        ("a/../../escaped", tarfile.REGTYPE, ""),
+        ("inside", tarfile.SYMTYPE, "../../escaped"),
+        ("inside", tarfile.LNKTYPE, "../escaped"),
+        ("inside", tarfile.FIFOTYPE, ""),
+    ],
+)
+def test_a_tar_may_not_leave_its_directory(tmp_path, name, kind, link):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, link
     with tarfile.open(tmp_path / "evil.tar", "w") as tar:
-        tar.addfile(tarfile.TarInfo("../escaped"))
+        tar.addfile(member)
     with pytest.raises(InvalidArgument):
         read_image(tmp_path / "evil.tar", tmp_path / "work")
     assert not (tmp_path / "escaped").exists()

@@ -12,6 +12,8 @@ import pytest
 from ipcs.errors import NotFound
 from ipcs.testing import peers
 
+PIECE = 1 << 20
+
 
 def _require(installed: Callable[[], object]) -> None:
     try:
@@ -41,8 +43,10 @@ def random_file(tmp_path: Path):
     """`random_file(size, seed)` writes incompressible bytes and returns the path."""
 
     def write(size: int, seed: int = 0) -> Path:
-        path = tmp_path / f"random-{seed}-{size}"
-        path.write_bytes(random.Random(seed).randbytes(size))
+        path, source = tmp_path / f"random-{seed}-{size}", random.Random(seed)
+        with path.open("wb") as file:
+            for start in range(0, size, PIECE):
+                file.write(source.randbytes(min(PIECE, size - start)))
         return path
 
     return write
