@@ -21,6 +21,7 @@ from pathlib import Path
 
 import trio
 
+from .allocator import keep_buffers
 from .bitswap.exchange import Exchange, open_exchange
 from .config import AGENT, DEFAULT_ADOPT, DEFAULT_LISTEN, NodeConfig, default_repo
 from .content.adoption import Mode
@@ -233,6 +234,7 @@ def _tell_systemd(state: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     """`python -m ipcs.node`; its exit code."""
     args = _parser().parse_args(argv)
+    keep_buffers()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     # py-libp2p reports every peer that goes away as an error, several times; ipcs.net says what matters of it.
     logging.getLogger("libp2p").setLevel(logging.CRITICAL + 1)

@@ -1,0 +1,106 @@
+"""The fetching side as a state machine, and the faults that it is known to catch."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from ipcs.bitswap.client import Client
+from ipcs.bitswap.engine import Engine
+from ipcs.bitswap.remote import Remote
+from ipcs.bitswap.schedule import Scheduler
+from ipcs.bitswap.session import Session, Want
+from ipcs.bitswap.wantlist import Wantlist
+from ipcs.testing.mutation import Mutant
+
+_SPEC = importlib.util.spec_from_file_location("client_machine", Path(__file__).with_name("client_machine.py"))
+_MODULE = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(_MODULE)
+ClientMachine = _MODULE.ClientMachine
+
+STEPS = 40
+COMMON = {"stateful_step_count": STEPS, "deadline": None, "database": None, "derandomize": True}
+
+MUTANTS = [
+    Mutant(
+        "a met want is not cancelled at the others",
+        Client,
+        "_settle",
+        "remote.wantlist.cancel(cid)",
+        "pass",
+    ),
+    Mutant("a disconnect loses what the peer owed", Client, "disconnected", "self._give_back(want)", "pass"),
+    Mutant("a refusal is not heard", Client, "lack", "self._take_back(want, remote)", "pass"),
+    Mutant("an overdue ask is kept", Client, "expire", "self._take_back(want, remote)", "pass"),
+    Mutant("a stall is not noticed", Remote, "expire", "stalled = self._progress < ask.sent", "break"),
+    Mutant("a block is taken twice", Client, "receive", "want.open", "want"),
+    Mutant(
+        "whatever comes is stored",
+        Client,
+        "receive",
+        "unasked += 1",
+        "wanted.append(block)",
+    ),
+    Mutant(
+        "an asked want is asked of the next peer too",
+        Want,
+        "unclaimed",
+        "self.asked or ",
+        "",
+    ),
+    Mutant("an announcement is not noted", Client, "_announce", "member.available[want.cid] = want", "pass"),
+    Mutant("a holder's blocks are not given back", Client, "_give_back", "session.returned.append(want)", "pass"),
+    Mutant(
+        "a revived peer's announcements stay muted", Client, "_revive", "self._announce(want, peer, member)", "pass"
+    ),
+    Mutant(
+        "a session that leaves cancels another's wants",
+        Client,
+        "close",
+        "not want.sessions and not want.received",
+        "not want.received",
+    ),
+    Mutant(
+        "a met want is delivered to one session only",
+        Client,
+        "stored",
+        "session.drop(want)",
+        "session.drop(want); break",
+    ),
+    Mutant("a cancel is forgotten", Wantlist, "cancel", "cid in self.sent", "False"),
+    Mutant("a late answer counts as unasked", Remote, "remember", "self.settled[cid] = None", "return"),
+    Mutant("bytes in flight leak", Remote, "unask", "self.in_flight -= ask.size", "pass"),
+    Mutant("the timer of a quiet peer is lost", Client, "next_deadline", "remote.quiet_until > now", "False"),
+    Mutant("an overdue timer stays due", Client, "next_deadline", "remote.quiet_until > now", "True"),
+    Mutant("the endgame asks before anything is late", Scheduler, "_endgame", "if late > now:", "if False:"),
+    Mutant("a neighbour is never asked", Scheduler, "_ask_neighbour", "if not source or", "if source or"),
+    Mutant("a new peer hears of nothing", Scheduler, "_discover", "member.probes[want.cid] = None", "continue"),
+    Mutant("a standing want outlives its block", Client, "_announce", "self._withdraw(want, origin)", "pass"),
+    Mutant("strikes are not counted", Engine, "_blocks", "traffic.unasked_blocks += unasked", "pass"),
+    Mutant("a new peer does not join open sessions", Client, "connected", "self._join(session, peer)", "pass"),
+    Mutant("wants of a second call are lost", Session, "add", "self.order.append(want)", "pass"),
+]
+
+
+def run(examples, phases):
+    run_state_machine_as_test(ClientMachine, settings=settings(max_examples=examples, phases=phases, **COMMON))
+
+
+def test_client_against_scripted_peers():
+    run(150, tuple(Phase))
+
+
+@pytest.mark.slow
+def test_client_against_scripted_peers_at_length():
+    run(1000, tuple(Phase))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_planted_faults_are_caught(mutant):
+    with mutant.planted(), pytest.raises(Exception):  # noqa: B017, PT011 - failing in any way is what is asked
+        run(600, (Phase.generate,))
