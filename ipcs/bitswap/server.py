@@ -74,7 +74,7 @@ class Server:
         if ledger is None:
             return
         if full:
-            for cid in list(ledger.wants):
+            for cid in [cid for cid, want in ledger.wants.items() if not want.claimed]:
                 self._forget(ledger, cid)
         for entry, size in zip(entries, sizes, strict=True):
             if not entry.cancel:
