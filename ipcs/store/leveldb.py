@@ -53,7 +53,8 @@ class LevelDBDatastore:
         self._path = path
         self._write_buffer_size = write_buffer_size
         self._reserve = path.with_name(path.name + ".reserve")
-        self._gate = threading.Condition(threading.Lock())
+        self._mutex = threading.Lock()
+        self._gate = threading.Condition(self._mutex)
         self._readers = 0
         self._excluding = False
         self._broken = False
@@ -142,13 +143,13 @@ class LevelDBDatastore:
             self._leave()
 
     def _enter(self) -> None:
-        with self._gate:
+        with self._mutex:  # the bare lock: a Condition enters it through Python, half a microsecond later
             if self._excluding:
                 self._gate.wait_for(lambda: not self._excluding)
             self._readers += 1
 
     def _leave(self) -> None:
-        with self._gate:
+        with self._mutex:
             self._readers -= 1
             if self._excluding and not self._readers:
                 self._gate.notify_all()
@@ -185,6 +186,7 @@ class LevelDBDatastore:
                 lru_cache_size=CACHE_SIZE,
                 bloom_filter_bits=BLOOM_BITS,
                 max_open_files=MAX_OPEN_FILES,
+                compression=None,  # hashes do not compress; uncompressed tables are read where they are mapped
             )
         except plyvel.Error as exc:
             raise _translated(exc, self._path) from exc
