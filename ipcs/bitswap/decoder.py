@@ -72,6 +72,8 @@ class _Body:
 class MessageDecoder:
     """One inbound stream. `feed` returns the messages that a chunk completes.
 
+    Blocks of a long message are given out as they arrive, in messages of their own.
+
     Raises `RemoteProtocolError` for anything a peer may not send; the decoder must not be fed after that.
     """
 
@@ -117,7 +119,7 @@ class MessageDecoder:
                     self._body_done(body.data())
                 at = stop
                 if self._body is not None:
-                    return done
+                    return self._with_finished_blocks(done)
             if self._block_left == 0:
                 self._end_block()
             if self._left == 0:
@@ -125,7 +127,7 @@ class MessageDecoder:
             after = self._header(chunk, at, end)
             if after < 0:
                 self._rest = bytes(chunk[at:])
-                return done
+                return self._with_finished_blocks(done)
             at = after
 
     # -- headers -------------------------------------------------------------------------------------------------------
@@ -243,6 +245,13 @@ class MessageDecoder:
         data = self._data if self._data is not None else b""
         self._message.blocks.append(WireBlock(self._prefix, data))
         self._prefix, self._data = b"", None
+
+    def _with_finished_blocks(self, done: list[Message]) -> list[Message]:
+        """`done`, and the blocks that are whole of the message that is not: they need not wait for its end."""
+        if self._message.blocks:
+            done.append(Message(blocks=self._message.blocks))
+            self._message.blocks = []
+        return done
 
     def _end_message(self) -> Message:
         message = self._message

@@ -1,7 +1,7 @@
 """The trio shell around the engine: one task owns it, and everything else posts events to that task.
 
 `Exchange` meets `network.Inbound`, and its sessions meet `blockservice.BlockSource`. Blocks take this way: pushed
-chunk -> decoder -> hashed batch -> engine -> stored batch (worker thread) -> engine -> waiting session, which reads
+chunk -> decoder -> hash -> engine -> stored batch (worker thread) -> engine -> waiting session, which reads
 them from the store. Only `unstored` bytes are in memory, bounded by `Config.max_unstored`.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from random import Random
+from typing import Protocol, TypeVar
 
 import trio
 
@@ -42,13 +43,29 @@ from .events import (
     StoreFailed,
     TimePassed,
 )
-from .inbound import Hashing, InboundStream, RunSync, run_in_thread
+from .inbound import InboundStream, hashed
 from .limits import Config
 from .message import Message
 from .network import Network, StreamSink
 from .peer import Peer
 from .session_source import SessionSource
 from .statistics import ExchangeStatistics
+
+T = TypeVar("T")
+
+
+class RunSync(Protocol):
+    """Runs blocking work, in a thread or not."""
+
+    async def __call__(self, work: Callable[[], T], /) -> T:
+        """The result of `work`, or what it raised."""
+        ...
+
+
+async def run_in_thread(work: Callable[[], T]) -> T:
+    """In a worker thread of trio's."""
+    return await trio.to_thread.run_sync(work)
+
 
 FindProvidersFn = Callable[[Cid], Awaitable[Sequence[PeerId]]]
 """Asks routing who holds a DAG, and connects to them: root CID -> connected peers."""
@@ -83,13 +100,12 @@ class Exchange:
         self._inbox: deque[Event] = deque()
         self._wake = trio.Event()
         self._run_sync = run_sync
-        self._hashing = Hashing(self._hashed, run_sync)
         self._unstored = 0
         self._waiting_readers = 0
         self._store_queue: deque[Block] = deque()
         self._store_wake = trio.Event()
         self._drained = trio.Event()
-        self.loops = (self._hashing.run, self._run_store, self._run_engine)
+        self.loops = (self._run_store, self._run_engine)
 
     # -- for callers ---------------------------------------------------------------------------------------------------
 
@@ -185,15 +201,12 @@ class Exchange:
             del self._streams[peer]
 
     def _received(self, peer: PeerId, message: Message) -> None:
-        size = sum(len(block.data) for block in message.blocks)
-        if message.blocks and self._engine.expects(peer):
-            self._unstored += size
-            self._hashing.add(peer, message)
-        else:
+        if message.blocks and not self._engine.expects(peer):
+            size = sum(len(block.data) for block in message.blocks)
             self._post(_event(peer, message, [], len(message.blocks), size))
-
-    def _hashed(self, peer: PeerId, message: Message, blocks: list[Block], refused: int, refused_bytes: int) -> None:
-        self._unstored -= refused_bytes
+            return
+        blocks, refused, refused_bytes = hashed(message.blocks)
+        self._unstored += sum(len(block.data) for block in blocks)
         self._post(_event(peer, message, blocks, refused, refused_bytes))
 
     # -- the owner of the engine ---------------------------------------------------------------------------------------
@@ -308,7 +321,7 @@ async def open_exchange(
     """Bitswap over `network`, for the blocks of `store`, as long as the block runs.
 
     `find_providers` connects to more peers when those at hand do not have a DAG. `seed` makes choices repeatable.
-    `run_sync` runs hashing and store writes: in a worker thread, except under a fake clock, which would jump ahead.
+    `run_sync` runs store writes: in a worker thread, except under a fake clock, which would jump ahead.
     """
     async with trio.open_nursery() as nursery:
         exchange = Exchange(network, store, config or Config(), nursery, find_providers, seed, run_sync)

@@ -53,10 +53,12 @@ SEND_TIMEOUT_RATE = 12_500.0
 WINDOW_START = 1 * MIB
 """Bytes asked of a peer whose speed is not known. Kubo's servers keep as much outstanding."""
 
-WINDOW_DELAY = 0.02
-"""Seconds of a peer's measured rate kept in flight on top of two round trips: covers scheduling and batching."""
+WINDOW_TRIPS = 1.5
+WINDOW_DELAY = 0.01
+"""A peer's window is its measured rate times this many of its shortest delays plus so many seconds: enough to grow
+geometrically while the window is what limits it, and to cover scheduling and batching once it is not."""
 
-WINDOW_SLACK = 1 * MIB
+WINDOW_SLACK = 3 * MIB // 2
 WINDOW_SLACK_DELAY = 0.08
 """Bytes kept in flight on top of that, but never more than this many seconds of the peer's rate. Equal for fast peers,
 so that those that share our downlink, and would keep any split of it, drift towards an equal one."""

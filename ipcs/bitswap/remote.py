@@ -1,6 +1,6 @@
 """One peer as the fetching side sees it: how fast it is, what it was asked, when that is overdue. Pure.
 
-The window is counted in bytes: what the peer delivers in two round trips plus `WINDOW_DELAY`, from its measured rate.
+The window is counted in bytes: what the peer delivers in `WINDOW_TRIPS` round trips, plus some, at its measured rate.
 It grows geometrically while the window is the bottleneck and stays flat once the link is.
 
 An ask is overdue at `due`: its own soft deadline, moved on while the peer delivers other blocks, but never past its
@@ -28,6 +28,7 @@ from .limits import (
     WINDOW_SLACK,
     WINDOW_SLACK_DELAY,
     WINDOW_START,
+    WINDOW_TRIPS,
     Config,
 )
 from .rate import TokenBucket
@@ -157,7 +158,9 @@ class Remote:
         sample = self._sample_bytes / max(elapsed, 1e-4)
         self.rate = sample if not self.rate else self.rate + (sample - self.rate) * min(1.0, elapsed / RATE_MEMORY)
         self._sample_start, self._sample_bytes = now, 0
-        target = self.rate * (2 * self.latency_min + WINDOW_DELAY) + min(WINDOW_SLACK, self.rate * WINDOW_SLACK_DELAY)
+        target = self.rate * (WINDOW_TRIPS * self.latency_min + WINDOW_DELAY) + min(
+            WINDOW_SLACK, self.rate * WINDOW_SLACK_DELAY
+        )
         self.window = int(min(self._window_max, max(target, 2 * size)))
 
     # -- deadlines -----------------------------------------------------------------------------------------------------

@@ -246,12 +246,12 @@ class Scheduler:
 
     def _search(self, session: Session, now: float, searches: list[FindProviders]) -> None:
         """Nobody has what this session needs: ask routing after a second, and repeat everything now and then."""
-        at = session.search_at if session.search_at > session.last_progress else session.last_progress + SEARCH_DELAY
+        at = max(session.last_progress + SEARCH_DELAY, session.searched_at + REBROADCAST_INTERVAL)
         if now >= at:
             searches.append(FindProviders(session.number))
-            if session.search_at > session.last_progress:
+            if session.searched_at > session.last_progress:
                 for remote in self._client.remotes.values():
                     remote.wantlist.restart()
+            session.searched_at = now
             at = now + REBROADCAST_INTERVAL
-        session.search_at = at
         self._wake = min(self._wake, at)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum
+from math import inf
 
 from ..cid import Cid, PeerId
 from .limits import DEFAULT_BLOCK_ESTIMATE, IN_ORDER_WANTS
@@ -137,7 +138,7 @@ class Session:
         self.seen: set[Cid] = set()
         self.gap = 0
         self.last_progress = 0.0
-        self.search_at = 0.0
+        self.searched_at = -inf
         self._cursor = 0
         self._estimate = float(estimate or DEFAULT_BLOCK_ESTIMATE)
         self._measured = bool(estimate)

@@ -29,6 +29,7 @@ class Mutant:
         """The fault is in place as long as the block runs."""
         original = inspect.getattr_static(self.owner, self.method)
         function = original.fget if isinstance(original, property) else original
+        assert function is not None
         source = textwrap.dedent(inspect.getsource(function))
         if source.count(self.old) != 1:
             raise LookupError(f"mutant {self.name!r}: {self.old!r} is not once in {self.owner.__name__}.{self.method}")

@@ -14,7 +14,7 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -122,45 +122,23 @@ async def open_peer(name: str, argv: Sequence[str | Path], directory: Path) -> A
         if not info.get("ready"):
             raise PeerError(f"{name} is not ready: {info.get('error', '')} {_log_tail(directory)}", subject=name)
         peer = Peer(name, process, info)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(peer._dispatch, lines)
+        async with background(peer._dispatch, lines):
             yield peer
-            nursery.cancel_scope.cancel()
-
-
-class IpcsNode:
-    """An ipcs node in a process of its own, and its command line."""
-
-    def __init__(self, name: str, process: trio.Process, info: Mapping[str, Any], repo: Path) -> None:
-        self.name = name
-        self.process = process
-        self.repo = repo
-        self.peer_id = str(info["id"])
-        self.addr = str(info["addresses"][0])
-
-    async def ipcs(self, *argv: str | Path, input: bytes = b"") -> bytes:  # noqa: A002 - subprocess.run's word
-        """Run `ipcs ARGV` against this node; what it wrote. Raises `PeerError` with its message when it fails."""
-        command = [sys.executable, "-m", "ipcs", *map(str, argv), "--repo", str(self.repo)]
-        done = await trio.run_process(command, stdin=input, capture_stdout=True, capture_stderr=True, check=False)
-        if done.returncode:
-            raise PeerError(f"{done.stderr.decode().strip()} (exit code {done.returncode})", subject=self.name)
-        return bytes(done.stdout)
-
-    async def rows(self, *argv: str | Path) -> list[dict[str, Any]]:
-        """The rows that `ipcs ARGV --json` prints."""
-        return [json.loads(line) for line in (await self.ipcs(*argv, "--json")).splitlines()]
 
 
 @asynccontextmanager
-async def open_ipcs(directory: Path, *flags: str, name: str = "ipcs") -> AsyncIterator[IpcsNode]:
-    """`python -m ipcs.node` with its repo in `directory`/repo, on a free loopback port."""
-    repo = directory / "repo"
-    argv: list[str | Path] = [sys.executable, "-m", "ipcs.node", "--json", "--repo", repo]
-    argv += ["--listen", "/ip4/127.0.0.1/tcp/0", *flags]
-    async with _running(argv, directory, signal.SIGTERM) as (process, info, _):
-        if not info:
-            raise PeerError(f"{name} is not ready: {_log_tail(directory)}", subject=name)
-        yield IpcsNode(name, process, info, repo)
+async def background(task: Callable[..., Awaitable[None]], *args: object) -> AsyncIterator[None]:
+    """Run `task` for as long as the block; what the block raises comes out as it is, in no exception group."""
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(task, *args)
+        try:
+            yield
+        except Exception as exc:  # noqa: BLE001 - raised below, bare
+            failure = exc
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 @asynccontextmanager

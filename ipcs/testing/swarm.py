@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from math import inf
+from typing import Any, TypeVar
 
 import trio
+import trio.testing
 
 from ipcs.bitswap.exchange import Exchange, open_exchange
 from ipcs.bitswap.limits import Config
@@ -17,6 +20,8 @@ from ipcs.cid import Multihash, PeerId, multihash_of
 from ipcs.errors import HashMismatch
 
 from .network import MemoryHost, MemoryNetwork, run_inline
+
+T = TypeVar("T")
 
 
 class SharedBlockstore:
@@ -74,7 +79,7 @@ class Swarm:
     def __init__(self, network: MemoryNetwork, stack: AsyncExitStack, seed: int) -> None:
         self.network = network
         self.nodes: dict[str, SimulatedNode] = {}
-        self._universe: dict[Multihash, Data] = {}
+        self.universe: dict[Multihash, Data] = {}
         self._stack = stack
         self._seed = seed
 
@@ -89,7 +94,7 @@ class Swarm:
         store: SharedBlockstore | None = None,
     ) -> SimulatedNode:
         """A new node that is connected to nobody. Rates in bytes a second."""
-        store = store or SharedBlockstore(self._universe)
+        store = store or SharedBlockstore(self.universe)
         store.hold(holds)
         host = self.network.add(name, up=up, down=down)
         exchange = await self._stack.enter_async_context(
@@ -119,3 +124,18 @@ def random_blocks(count: int, size: int, seed: int) -> list[Block]:
     rng = random.Random(seed)
     filler = rng.randbytes(size)
     return [make_block(index.to_bytes(8, "big") + filler[8:]) for index in range(count)]
+
+
+def run_simulation(simulation: Callable[[], Awaitable[T]]) -> T:
+    """`simulation` under a clock that jumps, with trio's scheduler made deterministic: the same seed, the same run.
+
+    The two switches are trio's own, for its tests and hypothesis-trio; they are set back afterwards.
+    """
+    order: Any = importlib.import_module("trio._core._run")
+    before = order._ALLOW_DETERMINISTIC_SCHEDULING
+    order._ALLOW_DETERMINISTIC_SCHEDULING = True
+    order._r.seed(0)
+    try:
+        return trio.run(simulation, clock=trio.testing.MockClock(autojump_threshold=0))
+    finally:
+        order._ALLOW_DETERMINISTIC_SCHEDULING = before

@@ -8,15 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import unixfs
+from . import bitswap, net, unixfs
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
+    "bitswap-engine": bitswap.bitswap_engine,
+    "bitswap-message": bitswap.bitswap_message,
     "car": unixfs.car,
     "cid": unixfs.cid,
     "dag-cbor": unixfs.dag_cbor_links,
     "dag-pb": unixfs.dag_pb_node,
     "file": unixfs.file,
     "hamt": unixfs.hamt_directory,
+    "identify": net.identify_message,
+    "multistream": net.multistream_listener,
+    "noise-frames": net.noise_frames,
+    "noise-handshake": net.noise_handshake,
+    "public-key": net.public_key,
     "tree": unixfs.tree,
     "unixfs": unixfs.unixfs_message,
+    "yamux": net.yamux,
 }
