@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from . import __version__
 
@@ -20,6 +22,19 @@ SOCKET_NAME = "ipcs.sock"
 
 DEFAULT_ADOPT = "swarm"
 """Peers first is what a node is for; what it may promise, and what not, is in docs/content-flow.md."""
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?")
+_POWERS = {"": 0, "k": 1, "M": 2, "G": 3, "T": 4}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `20GB`, `512MiB`, `1.5T` or a bare number. Raises `ValueError` for anything else."""
+    found = _SIZE.fullmatch(text.strip().replace("K", "k"))
+    if found is None:
+        raise ValueError(f"{text!r} is not a size; write 20GB or 512MiB")
+    number, unit, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** _POWERS[unit])
 
 
 def default_repo(environ: Mapping[str, str]) -> Path:
@@ -55,6 +70,12 @@ class NodeConfig:
 
     origins: Mapping[str, str] = field(default_factory=dict)
     """Base URL of a registry by host, where it does not answer at https://host."""
+
+    storage_max: int = 0
+    """Bytes of disk that the store may take before cache is collected; 0: half the file system."""
+
+    durability: Literal["commit", "none"] = "commit"
+    """Whether a commit waits for the disk; see docs/storage-format.md, "Durability"."""
 
     @property
     def socket_path(self) -> Path:

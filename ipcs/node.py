@@ -21,8 +21,9 @@ from pathlib import Path
 
 import trio
 
+from .allocator import keep_buffers
 from .bitswap.exchange import Exchange, open_exchange
-from .config import AGENT, DEFAULT_ADOPT, DEFAULT_LISTEN, NodeConfig, default_repo
+from .config import AGENT, DEFAULT_ADOPT, DEFAULT_LISTEN, NodeConfig, default_repo, parse_size
 from .content.adoption import Mode
 from .content.facade import FacadeConfig, open_facade
 from .content.origin import parse_origin
@@ -34,7 +35,8 @@ from .net.bootstrap import keep_connected
 from .net.host import Host, HostConfig, open_host
 from .net.identity import load_or_create
 from .rpc import serve
-from .store.store import Store, open_store
+from .store.store import Store, StoreOptions, open_store
+from .store.watermark import keep_below_watermark
 from .unixfs.files import Files
 from .unixfs.walk import links_of
 
@@ -89,7 +91,8 @@ async def open_node(config: NodeConfig) -> AsyncIterator[Node]:
     _check_addresses(config)
     with _locked_repo(config.repo):
         identity = load_or_create(config.repo / "identity.key")
-        with open_store(config.repo / "store", links_of) as store:
+        store_options = StoreOptions(storage_max=config.storage_max, durability=config.durability)
+        with open_store(config.repo / "store", links_of, store_options) as store:
             host_config = HostConfig(identity=identity, listen=config.listen, agent=AGENT)
             async with open_host(host_config) as host, open_exchange(host, store.blocks) as exchange:
                 files = Files(store, exchange)
@@ -104,6 +107,7 @@ async def open_node(config: NodeConfig) -> AsyncIterator[Node]:
                     trio.open_nursery() as nursery,
                 ):
                     nursery.start_soon(keep_connected, host, config.bootstrap)
+                    nursery.start_soon(keep_below_watermark, store)
                     yield Node(config, host, store, exchange, files)
                     nursery.cancel_scope.cancel()
 
@@ -191,6 +195,20 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HOST=URL",
         help="where the registry HOST answers, if not at https://HOST; repeatable",
     )
+    parser.add_argument(
+        "--storage-max",
+        type=parse_size,
+        default=0,
+        metavar="SIZE",
+        help="disk that the store may take, e.g. 200GB: above 80 %% of it cache is collected down to 60 %% (default: "
+        "half the file system)",
+    )
+    parser.add_argument(
+        "--durability",
+        choices=("commit", "none"),
+        default="commit",
+        help="commit: a committed blob and a reference survive power loss; none: a crash of the node only",
+    )
     parser.add_argument("--json", action="store_true", help="print the ready line as JSON")
     return parser
 
@@ -206,6 +224,8 @@ def config_of(args: argparse.Namespace, environ: Mapping[str, str]) -> NodeConfi
         adopt=args.adopt,
         containerd=args.containerd.absolute() if args.containerd else None,
         origins=dict(map(parse_origin, args.origin)),
+        storage_max=args.storage_max,
+        durability=args.durability,
     )
 
 
@@ -233,6 +253,7 @@ def _tell_systemd(state: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     """`python -m ipcs.node`; its exit code."""
     args = _parser().parse_args(argv)
+    keep_buffers()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     # py-libp2p reports every peer that goes away as an error, several times; ipcs.net says what matters of it.
     logging.getLogger("libp2p").setLevel(logging.CRITICAL + 1)

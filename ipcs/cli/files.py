@@ -13,6 +13,8 @@ from .addoptions import add_add_options, profile_parameters, scan_options, steps
 from .options import Subparsers, command, connect
 from .terminal import Progress, Terminal, human_bytes
 
+_SIZED = ("file", "symlink")
+
 
 def register(sub: Subparsers[argparse.ArgumentParser]) -> None:
     """Add the commands on files."""
@@ -47,8 +49,7 @@ def _add(args: argparse.Namespace, terminal: Terminal) -> int:
     for row in rows:
         last = row
         if not args.quieter:
-            name = f" {row['name']}" if row["name"] else ""
-            terminal.show(row, row["cid"] if args.quiet else f"added {row['cid']}{name}")
+            terminal.show(row, row["cid"] if args.quiet else f"added {row['cid']} {row['name'] or row['cid']}")
     if args.quieter and last is not None:
         terminal.show(last, last["cid"])
     return 0
@@ -171,13 +172,13 @@ def _ls(args: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _short(row: dict[str, Any]) -> str:
-    return f"{row['cid']} {row['size'] if row['type'] != 'directory' else '-'} {_name(row)}"
+    return f"{row['cid']} {row['size'] if row['type'] in _SIZED else '-'} {_name(row)}"
 
 
 def _long(row: dict[str, Any]) -> str:
     mode = f"{row['mode']:04o}" if "mode" in row else "-"
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(row["mtime"][0])) if "mtime" in row else "-"
-    size = human_bytes(row["size"]) if row["type"] != "directory" else "-"
+    size = human_bytes(row["size"]) if row["type"] in _SIZED else "-"
     target = f" -> {row['target']}" if "target" in row else ""
     return f"{row['type'][0]} {mode:>4} {size:>9} {when:>20} {row['cid']} {_name(row)}{target}"
 

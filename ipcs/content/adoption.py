@@ -259,13 +259,13 @@ class Adoption:
                 failure = HashMismatch(exc.message, subject=arrival.digest)
                 arrival.start_over()
                 for peer in peers:
-                    await self._ban(peer, arrival.digest, root)
+                    self._ban(peer, arrival.digest, root)
         raise failure
 
-    async def _ban(self, peer: PeerId, digest: str, root: Cid) -> None:
+    def _ban(self, peer: PeerId, digest: str, root: Cid) -> None:
         self._router.table.withdrawn(peer, [digest])
         log.warning("%s claimed %s for %s, which is a lie", peer, format_cid(root), digest)
-        await self._fetcher.ban(peer, f"claimed a wrong DAG for {digest}")
+        self._nursery.start_soon(self._fetcher.ban, peer, f"claimed a wrong DAG for {digest}")
 
     async def _break(self, promise: Promise, arrival: Arrival, error: IpcsError) -> None:
         """Nobody has it: say so to who reads it, and have containerd forget it."""

@@ -121,6 +121,7 @@ def _open(url: str, source: Source, offset: int) -> http.client.HTTPResponse:
     except urllib.error.HTTPError as exc:
         if exc.code != http.client.UNAUTHORIZED:
             raise
+        exc.close()
         token = _token(exc.headers.get("WWW-Authenticate", ""), source)
         return _get(url, {**headers, "Authorization": f"Bearer {token}"})
 
@@ -153,6 +154,7 @@ def _named(url: str) -> Iterator[None]:
     try:
         yield
     except urllib.error.HTTPError as exc:
+        exc.close()  # the error is the response, with a socket in it
         kind = NotFound if exc.code == http.client.NOT_FOUND else RemoteProtocolError
         raise kind(f"{url}: HTTP {exc.code}", subject=url) from exc
     except (OSError, http.client.HTTPException, ValueError) as exc:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 from ..block import Data
@@ -37,7 +37,8 @@ async def _export(parts: NodeParts, params: dict[str, Any], call: Call) -> dict[
     async with AsyncExitStack() as stack:
         roots = await _at_hand(parts, params, stack)
         out = bytearray(encode_header(roots))
-        async for block in walk(LocalBlocks(parts.store.blocks), roots):
+        walked = await stack.enter_async_context(aclosing(walk(LocalBlocks(parts.store.blocks), roots)))
+        async for block in walked:
             out += encode_section(block)
             blocks, size = blocks + 1, size + len(block.data)
             if len(out) >= CHUNK:

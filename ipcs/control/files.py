@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from ..block import Data
@@ -53,11 +54,12 @@ def profile_of(params: Mapping[str, Any]) -> Profile:
 async def _add(parts: NodeParts, params: dict[str, Any], call: Call) -> dict[str, Any]:
     profile, owner = profile_of(params), params.get("owner")
     roots: list[str] = []
-    async for added in parts.files.add_tree(_steps(call), profile=profile, owner=owner):
-        row = {"name": decode_name(added.path), "cid": format_cid(added.cid), "size": added.size}
-        if added.depth == 0:
-            roots.append(str(row["cid"]))
-        await call.item(row)
+    async with aclosing(parts.files.add_tree(_steps(call), profile=profile, owner=owner)) as finished:
+        async for added in finished:
+            row = {"name": decode_name(added.path), "cid": format_cid(added.cid), "size": added.size}
+            if added.depth == 0:
+                roots.append(str(row["cid"]))
+            await call.item(row)
     return {"roots": roots}
 
 
@@ -73,9 +75,10 @@ async def _cat(parts: NodeParts, params: dict[str, Any], call: Call) -> dict[str
     async with parts.files.source(root) as source:
         call.explain_timeout(source.describe)
         cid = await resolve(source, root, names)
-        async for piece in read(source, cid, number(params, "offset", 0), length):
-            sent += len(piece)
-            await _send(call, piece)
+        async with aclosing(read(source, cid, number(params, "offset", 0), length)) as pieces:
+            async for piece in pieces:
+                sent += len(piece)
+                await _send(call, piece)
     return {"cid": format_cid(cid), "size": sent}
 
 
@@ -89,11 +92,12 @@ async def _get(parts: NodeParts, params: dict[str, Any], call: Call) -> dict[str
     async with parts.files.source(root) as source:
         call.explain_timeout(source.describe)
         cid = await resolve(source, root, names)
-        async for step in traverse(source, cid):
-            if isinstance(step, (bytes, memoryview)):
-                await _send(call, step)
-            else:
-                await call.item(encode_export_step(step))
+        async with aclosing(traverse(source, cid)) as steps:
+            async for step in steps:
+                if isinstance(step, (bytes, memoryview)):
+                    await _send(call, step)
+                else:
+                    await call.item(encode_export_step(step))
     return {"cid": format_cid(cid)}
 
 
@@ -121,9 +125,11 @@ async def _ls(parts: NodeParts, params: dict[str, Any], call: Call) -> dict[str,
     async with parts.files.source(root) as source:
         call.explain_timeout(source.describe)
         cid: Cid = await resolve(source, root, names)
-        async for link, stat in list_directory(source, cid):
-            count += 1
-            await call.item({"name": decode_name(link.name or b""), **_stat(stat)})
+        async with aclosing(list_directory(source, cid)) as entries:
+            async for link, stat in entries:
+                count += 1
+                facts = {"cid": format_cid(link.cid), "type": "object", "size": 0} if stat is None else _stat(stat)
+                await call.item({"name": decode_name(link.name or b""), **facts})
     return {"cid": format_cid(cid), "entries": count}
 
 

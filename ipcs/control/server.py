@@ -16,12 +16,20 @@ import trio
 from .. import errors
 from ..block import Data
 from ..rpc import Bridge, Handlers, reporting
-from . import block, dag, files, swarm
+from . import bitswap, block, dag, files, pins, repo, swarm
 from .call import Call, Method
 from .frames import SERVICE, Frame, decode, encode
 from .parts import NodeParts
 
-METHODS: Mapping[str, Method] = {**swarm.METHODS, **files.METHODS, **dag.METHODS, **block.METHODS}
+METHODS: Mapping[str, Method] = {
+    **swarm.METHODS,
+    **bitswap.METHODS,
+    **files.METHODS,
+    **dag.METHODS,
+    **block.METHODS,
+    **pins.METHODS,
+    **repo.METHODS,
+}
 """Every control method by name; the command line uses nothing else."""
 
 

@@ -64,7 +64,9 @@ class Negotiation:
             duplex.put_back(rest)
             self._connection.start(partial(serve, handler, duplex, self._connection))
             return
-        duplex.put_back(bytes(self._first))  # py-libp2p negotiates for itself, once more
+        again = multistream.HEADER + multistream.message(protocol) + rest  # py-libp2p negotiates for itself, once more
+        self._connection.consumed(self._stream, len(self._first) - len(again))
+        duplex.put_back(again)
         try:
             self._others.send_nowait(duplex)
         except (trio.WouldBlock, trio.BrokenResourceError):

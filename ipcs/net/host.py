@@ -97,7 +97,7 @@ class _Parts:
         self.services = Services()
         self.connections = Connections(self.services)
         self.basic: BasicHost = new_stock_host(
-            config.identity, list(config.security), config.max_connections, self._make_muxer
+            config.identity, list(config.security), config.max_connections, self._make_muxer, self.services
         )
         others = self.basic.get_mux().handlers
         others.clear()  # its identify and ping; ours are cheaper and bounded

@@ -46,6 +46,11 @@ class Listener(IListener):  # type: ignore[misc]
         self.refused = 0
         """Connections closed for `MAX_HANDSHAKES` or `MAX_HANDSHAKES_PER_HOST`."""
 
+    @property
+    def handshakes(self) -> int:
+        """Connections whose handshake is under way."""
+        return self._handshakes.total()
+
     async def bind(self, address: TcpAddress, nursery: trio.Nursery) -> None:
         """Listen on `address` until `nursery` ends. Raises `InvalidArgument`, naming it, when that cannot be."""
         family = trio.socket.AF_INET6 if address.kind == "ip6" else trio.socket.AF_INET
@@ -71,7 +76,7 @@ class Listener(IListener):  # type: ignore[misc]
         except OSError:  # it has left already
             await stream.aclose()
             return
-        if self._handshakes.total() >= MAX_HANDSHAKES or self._handshakes[host] >= MAX_HANDSHAKES_PER_HOST:
+        if self.handshakes >= MAX_HANDSHAKES or self._handshakes[host] >= MAX_HANDSHAKES_PER_HOST:
             self.refused += 1
             log.info("connection of %s refused: too many handshakes under way", host)
             await stream.aclose()

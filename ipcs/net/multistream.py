@@ -41,7 +41,7 @@ class _Lines:
     def next(self) -> str | None:
         """The next line, or None while it is incomplete. Raises `RemoteProtocolError` for an impossible one."""
         head = bytes(self.rest[:3])
-        if not head or (len(head) < 3 and head[-1] >= 0x80):
+        if len(head) < 3 and all(byte >= 0x80 for byte in head):
             return None
         try:
             length, start = read_varint(head)
@@ -124,6 +124,7 @@ class Dialler:
     def receive(self, data: bytes | memoryview) -> bytes:
         """Take `data`, return what to send now. Raises `RemoteProtocolError` when the answer makes no sense."""
         self._lines.rest += data
+        answer = b""
         while self.state is DialState.WAITING and (line := self._lines.next()) is not None:
             if not self._header_seen:
                 if line != HEADER_LINE:
@@ -135,10 +136,10 @@ class Dialler:
                 raise RemoteProtocolError(f"multistream: {line[:80]!r} in answer to {self.protocol}")
             elif self._left:
                 self.protocol = self._left.pop(0)
-                return message(self.protocol)
+                answer += message(self.protocol)
             else:
                 self.state = DialState.REFUSED
-        return b""
+        return answer
 
     def rest(self) -> bytearray:
         """What followed the agreement: the peer's data."""

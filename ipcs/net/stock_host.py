@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import trio
 
 from ..errors import InvalidArgument
 from .keys import Identity
+from .services import Services
 from .stock import (
     ID,
     TCP,
     BasicHost,
     ConnectionConfig,
     Ed25519PrivateKey,
+    INetStream,
     ISecureTransport,
     KeyPair,
     PeerStore,
@@ -29,7 +33,9 @@ UPGRADE_TIMEOUT = 10.0
 """Seconds for the secure channel and the muxer of an accepted connection."""
 
 
-def new_stock_host(identity: Identity, security: list[str], max_connections: int, make_muxer: MakeMuxer) -> BasicHost:
+def new_stock_host(
+    identity: Identity, security: list[str], max_connections: int, make_muxer: MakeMuxer, services: Services
+) -> BasicHost:
     """py-libp2p's host, not yet running.
 
     Built by hand: `libp2p.new_host` offers plaintext as well and adds a manager that limits connections by rate.
@@ -61,7 +67,20 @@ def new_stock_host(identity: Identity, security: list[str], max_connections: int
     swarm.auto_connector = _NoAutoConnector()
     host = BasicHost(network=swarm, disable_identify_address_discovery=True)
     swarm.notifees.clear()  # among them is its own identify, which runs as a system task
+    swarm.set_stream_handler(_contained(swarm.common_stream_handler, services))
     return host
+
+
+def _contained(handler: Callable[[INetStream], Awaitable[None]], services: Services) -> object:
+    """`handler`, so that an exception ends its stream: left alone, it ends the whole host."""
+
+    async def run(stream: INetStream) -> None:
+        with services.contain("a stream handler of py-libp2p") as attempt:
+            await handler(stream)
+        if attempt.raised:
+            await stream.reset()
+
+    return run
 
 
 def _channels(identity: Identity, pair: KeyPair, names: list[str]) -> dict[str, ISecureTransport]:

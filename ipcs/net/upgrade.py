@@ -17,7 +17,7 @@ from ..cid import PeerId
 from ..errors import RemoteProtocolError, ResourceExhausted
 from .channel import Channel, NoiseChannel
 from .keys import Identity
-from .multistream import HEADER
+from .multistream import HEADER, message
 from .muxer import Muxer
 from .noise import Handshake, Secured
 from .stock import (
@@ -232,8 +232,8 @@ class StockStream(IMuxedStream):  # type: ignore[misc]
     def __init__(self, conn: StockMuxer, stream: MuxedStream, *, accepted: bool) -> None:
         self.muxed_conn = conn
         self._stream = stream
-        # We have answered the peer's multistream header already; py-libp2p will too, and is not to be heard twice.
-        self._swallow = len(HEADER) if accepted else 0
+        # We have answered the peer's negotiation already; py-libp2p will too, and is not to be heard twice.
+        self._swallow = len(HEADER) + len(message(stream.protocol)) if accepted else 0
 
     async def read(self, n: int | None = None) -> bytes:
         """1 to `n` bytes; with None or -1 what is there."""

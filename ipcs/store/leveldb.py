@@ -20,6 +20,7 @@ import plyvel
 
 from ..errors import FailedPrecondition, IpcsError, ResourceExhausted, StoreCorrupt
 from .datastore import Mutation
+from .disk import translate
 
 WRITE_BUFFER_SIZE = 8 << 20
 """Bytes of memtable, and so of log that an open after a crash has to replay: 8 MiB replay in about 50 ms."""
@@ -48,13 +49,16 @@ class LevelDBDatastore:
     cannot read it, `ResourceExhausted` when there is no room or no descriptor to open it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, write_buffer_size: int = WRITE_BUFFER_SIZE) -> None:
         self._path = path
+        self._write_buffer_size = write_buffer_size
         self._reserve = path.with_name(path.name + ".reserve")
-        self._gate = threading.Condition()
+        self._gate = threading.Condition(threading.Lock())
         self._readers = 0
         self._excluding = False
         self._broken = False
+        with translate(str(path)):
+            path.mkdir(parents=True, exist_ok=True)
         try:
             self._database = self._open()
         except ResourceExhausted:
@@ -68,9 +72,14 @@ class LevelDBDatastore:
             return value
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        with self._using() as database:
-            get = database.get
+        self._enter()
+        try:
+            get = self._database.get
             return [get(key) for key in keys]
+        except (plyvel.Error, RuntimeError) as exc:
+            raise _translated(exc, self._path) from exc
+        finally:
+            self._leave()
 
     def write(self, batch: Sequence[Mutation], *, sync: bool) -> None:
         if self._broken:
@@ -124,20 +133,25 @@ class LevelDBDatastore:
 
     @contextmanager
     def _using(self) -> Iterator[plyvel.DB]:
-        gate = self._gate
-        with gate:
-            if self._excluding:
-                gate.wait_for(lambda: not self._excluding)
-            self._readers += 1
+        self._enter()
         try:
             yield self._database
         except (plyvel.Error, RuntimeError) as exc:
             raise _translated(exc, self._path) from exc
         finally:
-            with gate:
-                self._readers -= 1
-                if self._excluding and not self._readers:
-                    gate.notify_all()
+            self._leave()
+
+    def _enter(self) -> None:
+        with self._gate:
+            if self._excluding:
+                self._gate.wait_for(lambda: not self._excluding)
+            self._readers += 1
+
+    def _leave(self) -> None:
+        with self._gate:
+            self._readers -= 1
+            if self._excluding and not self._readers:
+                self._gate.notify_all()
 
     @contextmanager
     def _excluded(self) -> Iterator[None]:
@@ -167,7 +181,7 @@ class LevelDBDatastore:
             return plyvel.DB(
                 str(self._path),
                 create_if_missing=True,
-                write_buffer_size=WRITE_BUFFER_SIZE,
+                write_buffer_size=self._write_buffer_size,
                 lru_cache_size=CACHE_SIZE,
                 bloom_filter_bits=BLOOM_BITS,
                 max_open_files=MAX_OPEN_FILES,

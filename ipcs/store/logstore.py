@@ -13,7 +13,7 @@ from threading import RLock
 from .. import hashes
 from ..block import Block, Data
 from ..cid import SHA2_256_PREFIX, Multihash, multihash_of
-from ..errors import FailedPrecondition, ResourceExhausted, StoreCorrupt
+from ..errors import FailedPrecondition, IpcsError, ResourceExhausted, StoreCorrupt
 from . import layout
 from .barrier import Barrier
 from .datastore import Datastore, Mutation, Transaction
@@ -51,6 +51,7 @@ class LogBlockstore:
         self._clock = clock
         self._serial = serial
         self._hash_on_read = hash_on_read
+        self._abandoned: list[tuple[Multihash, Location]] = []
 
     def put_many(self, blocks: Sequence[Block]) -> None:
         offered = {multihash_of(block.cid): block.data for block in blocks}
@@ -146,8 +147,9 @@ class LogBlockstore:
             raise ResourceExhausted(
                 f"fewer than {MIN_FREE >> 20} MiB are free: free space, lower --storage-max or run `ipcs gc`"
             )
-        locations = iter(self._segments.append([data for _, data, _ in wanted if len(data) > INLINE_MAX]))
-        batch: list[Mutation] = []
+        places = self._segments.append([data for _, data, _ in wanted if len(data) > INLINE_MAX])
+        locations = iter(places)
+        batch = self._give_up()
         for multihash, data, previous in wanted:
             counted, codec = (0, 0) if previous is None else layout.unpack_entry(previous)[3:]
             if len(data) > INLINE_MAX:
@@ -157,8 +159,23 @@ class LogBlockstore:
             batch.append((layout.BLOCK + multihash, value))
         queued = layout.pack_loose(self._clock(), [multihash for multihash, _, _ in wanted])
         batch.append((layout.LOOSE + layout.STAMP.pack(next(self._serial)), queued))
-        self._datastore.write(batch, sync=False)
+        try:
+            self._datastore.write(batch, sync=False)
+        except IpcsError:
+            large = [multihash for multihash, data, _ in wanted if len(data) > INLINE_MAX]
+            self._abandoned += zip(large, places, strict=True)
+            raise
+        self._abandoned.clear()
         self._barrier.appended()
+
+    def _give_up(self) -> list[Mutation]:
+        """List for punching what was appended for an index write that failed, unless that was applied after all."""
+        return [
+            layout.freed(*at)
+            for multihash, at in self._abandoned
+            if (value := self._datastore.get(layout.BLOCK + multihash)) is None
+            or location(layout.unpack_entry(value)) != at
+        ]
 
     def _read_many(self, values: Sequence[bytes | None]) -> list[Data | StoreCorrupt | None]:
         entries = [None if value is None else layout.unpack_entry(value) for value in values]

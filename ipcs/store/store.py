@@ -190,6 +190,11 @@ class Store:
             repair=repair,
         )
 
+    @property
+    def low_watermark(self) -> int:
+        """Bytes of disk down to which cache is collected once the high watermark is passed."""
+        return int(self._storage_max * LOW_WATERMARK)
+
     def is_over_high_watermark(self) -> bool:
         """Whether it is time to collect down to the low watermark."""
         return self._collector.used() > self._storage_max * HIGH_WATERMARK
@@ -200,7 +205,7 @@ class Store:
             disk_bytes=self._collector.used(),
             storage_max=self._storage_max,
             high_watermark=int(self._storage_max * HIGH_WATERMARK),
-            low_watermark=int(self._storage_max * LOW_WATERMARK),
+            low_watermark=self.low_watermark,
             free_bytes=self._segments.space()[1],
             blobs=sum(1 for _ in self._datastore.scan(layout.BLOB)),
             quarantined=sum(1 for _ in self._datastore.scan(layout.QUARANTINE)),

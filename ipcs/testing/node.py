@@ -55,12 +55,16 @@ class NodeProcess:
                 env={**os.environ, "IPCS_PATH": str(self.repo)},
             )
 
-    async def json(self, *arguments: str | Path) -> list[Any]:
-        """The documents that `ipcs ARGUMENTS --json` prints. Raises `IpcsError` with its error when it fails."""
-        done = await self.cli(*arguments, "--json")
+    async def ipcs(self, *arguments: str | Path, stdin: bytes = b"") -> bytes:
+        """What `ipcs ARGUMENTS` prints. Raises `IpcsError` with its message and exit code when it fails."""
+        done = await self.cli(*arguments, stdin=stdin)
         if done.returncode:
-            raise IpcsError(f"ipcs {' '.join(map(str, arguments))}: {done.stderr.decode()}")
-        return [json.loads(line) for line in done.stdout.splitlines()]
+            raise IpcsError(f"{done.stderr.decode().strip()} (exit code {done.returncode})")
+        return done.stdout
+
+    async def json(self, *arguments: str | Path) -> list[Any]:
+        """The documents that `ipcs ARGUMENTS --json` prints. Raises as `ipcs`."""
+        return [json.loads(line) for line in (await self.ipcs(*arguments, "--json")).splitlines()]
 
     def freeze(self) -> None:
         """SIGSTOP: its connections stay open and nothing answers."""

@@ -128,41 +128,6 @@ async def open_peer(name: str, argv: Sequence[str | Path], directory: Path) -> A
             nursery.cancel_scope.cancel()
 
 
-class IpcsNode:
-    """An ipcs node in a process of its own, and its command line."""
-
-    def __init__(self, name: str, process: trio.Process, info: Mapping[str, Any], repo: Path) -> None:
-        self.name = name
-        self.process = process
-        self.repo = repo
-        self.peer_id = str(info["id"])
-        self.addr = str(info["addresses"][0])
-
-    async def ipcs(self, *argv: str | Path, input: bytes = b"") -> bytes:  # noqa: A002 - subprocess.run's word
-        """Run `ipcs ARGV` against this node; what it wrote. Raises `PeerError` with its message when it fails."""
-        command = [sys.executable, "-m", "ipcs", *map(str, argv), "--repo", str(self.repo)]
-        done = await trio.run_process(command, stdin=input, capture_stdout=True, capture_stderr=True, check=False)
-        if done.returncode:
-            raise PeerError(f"{done.stderr.decode().strip()} (exit code {done.returncode})", subject=self.name)
-        return bytes(done.stdout)
-
-    async def rows(self, *argv: str | Path) -> list[dict[str, Any]]:
-        """The rows that `ipcs ARGV --json` prints."""
-        return [json.loads(line) for line in (await self.ipcs(*argv, "--json")).splitlines()]
-
-
-@asynccontextmanager
-async def open_ipcs(directory: Path, *flags: str, name: str = "ipcs") -> AsyncIterator[IpcsNode]:
-    """`python -m ipcs.node` with its repo in `directory`/repo, on a free loopback port."""
-    repo = directory / "repo"
-    argv: list[str | Path] = [sys.executable, "-m", "ipcs.node", "--json", "--repo", repo]
-    argv += ["--listen", "/ip4/127.0.0.1/tcp/0", *flags]
-    async with _running(argv, directory, signal.SIGTERM) as (process, info, _):
-        if not info:
-            raise PeerError(f"{name} is not ready: {_log_tail(directory)}", subject=name)
-        yield IpcsNode(name, process, info, repo)
-
-
 @asynccontextmanager
 async def _running(
     argv: Sequence[str | Path], directory: Path, ending: signal.Signals

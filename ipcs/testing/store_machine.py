@@ -32,6 +32,9 @@ from .stores import PowerLoss
 
 T = TypeVar("T")
 
+MEMORY = Path("/dev/shm")
+"""Where the stores on disk lie: agreement needs no disk to be waited for."""
+
 SEGMENT_SIZE = 16 << 10
 """Small, so that a handful of blocks fills several segments."""
 
@@ -42,8 +45,9 @@ DAGS = [
     make_dag(LEAVES[2:], 2),
     make_dag(LEAVES[1:2]),
     Dag(_TWICE.cid, [make_block(LEAVES[4]), _TWICE]),
+    make_dag(LEAVES[2:4], 2),
 ]
-"""Two that share an inner node, one that is a leaf of another, one that repeats a link."""
+"""Two that share an inner node, one that is a leaf of another, one that repeats a link, and that inner node."""
 
 NAMES = range(len(DAGS))
 BLOCKS: dict[Multihash, Block] = {multihash_of(block.cid): block for dag in DAGS for block in dag.blocks}
@@ -54,6 +58,8 @@ START = 10**18
 dags = st.sampled_from(NAMES)
 parts = st.tuples(st.integers(0, 6), st.integers(1, 7))
 owners = st.sampled_from(OWNERS)
+seeds = st.integers(0, 2**32)
+moments = st.integers(0, 15)
 
 
 def reach(root: Cid, present: set[Multihash]) -> set[Multihash]:
@@ -110,7 +116,7 @@ class AgreementMachine(RuleBasedStateMachine):
         super().__init__()
         self.now = START
         self.model = Model()
-        self.folder = Path(tempfile.mkdtemp(prefix="ipcs-machine-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="ipcs-machine-", dir=MEMORY if MEMORY.is_dir() else None))
         datastore, directory = MemoryDatastore(), MemoryDirectory()
         options = StoreOptions(segment_size=SEGMENT_SIZE, clock=lambda: self.now)
         openers: dict[str, Callable[[], Store]] = {
@@ -308,6 +314,10 @@ class PowerLossMachine(RuleBasedStateMachine):
     @rule(down_to=st.sampled_from([0, 0, 20_000]))
     def collect(self, down_to: int) -> None:
         self.store.collect(down_to=down_to)
+        self._forget_cache()
+
+    def _forget_cache(self) -> None:
+        """A collection may have taken blobs that nobody holds, and only those."""
         held = {root for _, root in self.references}
         here = {record.digest for record in self.store.blobs}
         gone = {root: digest for root, digest in self.committed.items() if digest not in here}
@@ -325,14 +335,55 @@ class PowerLossMachine(RuleBasedStateMachine):
     def rotate(self) -> None:
         self.disk.datastore.rotate()
 
-    @rule(seed=st.integers(0, 2**32))
+    @rule(name=dags)
+    def put_whole(self, name: int) -> None:
+        self.store.blocks.put_many(DAGS[name].blocks)
+
+    @rule(name=dags, owner=owners)
+    def commit(self, name: int, owner: str) -> None:
+        record = DAGS[name].record(at=self.now)
+        if _done(partial(self.store.commit_blob, record, owner), NotFound):
+            self.committed[record.root] = record.digest
+            self.references.add((owner, record.digest))
+
+    @precondition(lambda self: self.rotating)
+    @rule(name=dags, owner=owners)
+    def ingest_across_logs(self, name: int, owner: str) -> None:
+        self.put_whole(name)
+        self.disk.datastore.rotate()
+        self.commit(name, owner)
+
+    @rule(seed=seeds)
     def lose_power(self, seed: int) -> None:
-        after = self.disk.crash(random.Random(seed), rotated=self.rotating)
-        self.store.close()
-        self.disk = after
-        self.store = self._open()
-        allowed = {"queue", "orphan"} if self.rotating else set()
-        assert {problem.kind for problem in self.store.fsck().problems} <= allowed
+        self._come_back(self.disk.crash(random.Random(seed), rotated=self.rotating))
+
+    @rule(seed=seeds, steps=moments)
+    def lose_power_collecting(self, seed: int, steps: int) -> None:
+        self.disk.crash_later(steps, random.Random(seed), rotated=self.rotating)
+        self.store.collect()
+        self._come_back(self.disk.crashed())
+        self._forget_cache()
+
+    @rule(seed=seeds, steps=moments, name=dags)
+    def lose_power_ingesting(self, seed: int, steps: int, name: int) -> None:
+        record = DAGS[name].record(at=self.now)
+        self.disk.crash_later(steps, random.Random(seed), rotated=self.rotating)
+        self.store.blocks.put_many(DAGS[name].blocks)
+        self.store.commit_blob(record, "containerd")
+        self._come_back(self.disk.crashed())
+        if any(at.owner == "containerd" for at in self.store.references.holders(record.digest)):
+            self.committed[record.root] = record.digest
+            self.references.add(("containerd", record.digest))
+
+    @precondition(lambda self: self.references)
+    @rule(seed=seeds, steps=moments, data=st.data())
+    def lose_power_dropping(self, seed: int, steps: int, data: st.DataObject) -> None:
+        owner, root = _draw(data, self.references)
+        self.disk.crash_later(steps, random.Random(seed), rotated=self.rotating)
+        self.store.references.drop(owner, root)
+        self._come_back(self.disk.crashed())
+        if all(at.owner != owner or at.root != root for at in self.store.references.holders(root)):
+            self.references.discard((owner, root))
 
     @invariant()
     def promises_hold(self) -> None:
@@ -344,6 +395,13 @@ class PowerLossMachine(RuleBasedStateMachine):
         for root in self.committed.keys() | pinned:
             dag = next(dag for dag in DAGS if dag.root == root)
             assert all(self.store.blocks.has_many([multihash_of(block.cid) for block in dag.blocks]))
+
+    def _come_back(self, disk: PowerLoss) -> None:
+        self.store.close()
+        self.disk = disk
+        self.store = self._open()
+        allowed = {"queue", "orphan"} if self.rotating else set()
+        assert {problem.kind for problem in self.store.fsck().problems} <= allowed
 
     def _open(self) -> Store:
         options = StoreOptions(segment_size=SEGMENT_SIZE, clock=lambda: self.now)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from typing import Self
 
 from ..block import Data
 from ..errors import IpcsError, ResourceExhausted, StoreCorrupt
@@ -103,17 +102,33 @@ class FlakyDirectory:
         return FlakyFile(self._inner.open(name, create=create), self._trap)
 
 
-class LossyFile(MemoryFile):
-    """A `MemoryFile` that knows which of its pages are on the disk."""
+def _nothing() -> None:
+    """Nobody watches."""
 
-    def __init__(self, pages: dict[int, bytes] | None = None, size: int = 0) -> None:
+
+class LossyFile(MemoryFile):
+    """A `MemoryFile` that knows which of its pages are on the disk. Calls `step` before everything that changes it."""
+
+    def __init__(
+        self, pages: dict[int, bytes] | None = None, size: int = 0, step: Callable[[], None] = _nothing
+    ) -> None:
         super().__init__()
+        self.step = step
         self.pages.update(pages or {})
         self.length = size
         self._safe = dict(self.pages)
         self._safe_size = size
 
+    def write(self, buffers: Sequence[Data], offset: int) -> None:
+        self.step()
+        super().write(buffers, offset)
+
+    def punch(self, offset: int, size: int) -> None:
+        self.step()
+        super().punch(offset, size)
+
     def sync(self) -> None:
+        self.step()
         self._safe = dict(self.pages)
         self._safe_size = self.length
 
@@ -133,16 +148,18 @@ class LossyFile(MemoryFile):
 
 
 class LossyDirectory:
-    """A `Directory` of `LossyFile`s that knows which names are on the disk."""
+    """A `Directory` of `LossyFile`s that knows which names are on the disk. Calls `step` as they do."""
 
     def __init__(self, files: dict[str, LossyFile] | None = None) -> None:
+        self.step: Callable[[], None] = _nothing
         self.files = dict(files or {})
         self._safe = dict(self.files)
 
     def open(self, name: str, *, create: bool = False) -> LossyFile:
         if create:
             assert name not in self.files, "a segment number is used twice"
-            self.files[name] = LossyFile()
+            self.step()
+            self.files[name] = LossyFile(step=self._step)
         if name not in self.files:
             raise StoreCorrupt(f"segment {name} is missing", subject=name)
         return self.files[name]
@@ -151,10 +168,15 @@ class LossyDirectory:
         return list(self.files)
 
     def remove(self, name: str) -> None:
+        self.step()
         del self.files[name]
 
     def sync(self) -> None:
+        self.step()
         self._safe = dict(self.files)
+
+    def _step(self) -> None:
+        self.step()
 
     def allocated(self) -> int:
         return sum(len(file.pages) * PAGE for file in self.files.values())
@@ -169,7 +191,10 @@ class LossyDirectory:
             certain = name in self.files and name in self._safe
             if certain or source.random() < 0.5:
                 files[name] = (self.files.get(name) or self._safe[name]).after_crash(source)
-        return LossyDirectory(files)
+        after = LossyDirectory(files)
+        for file in files.values():
+            file.step = after._step
+        return after
 
 
 class LossyDatastore(MemoryDatastore):
@@ -177,12 +202,14 @@ class LossyDatastore(MemoryDatastore):
 
     def __init__(self, pairs: dict[bytes, bytes] | None = None) -> None:
         super().__init__()
+        self.step: Callable[[], None] = _nothing
         self._tables = dict(pairs or {})
         self._older: list[tuple[Sequence[Mutation], bool]] = []
         self._newer: list[tuple[Sequence[Mutation], bool]] = []
         MemoryDatastore.write(self, list(self._tables.items()), sync=False)
 
     def write(self, batch: Sequence[Mutation], *, sync: bool) -> None:
+        self.step()
         self._newer.append((list(batch), sync))
         super().write(batch, sync=sync)
 
@@ -210,10 +237,32 @@ class PowerLoss:
     def __init__(self, datastore: LossyDatastore | None = None, directory: LossyDirectory | None = None) -> None:
         self.datastore = datastore or LossyDatastore()
         self.directory = directory or LossyDirectory()
+        self.datastore.step = self.directory.step = self._step
+        self._steps_left = 0
+        self._draw: Callable[[], PowerLoss] | None = None
+        self._image: PowerLoss | None = None
 
-    def crash(self, source: random.Random, *, rotated: bool = False) -> Self:
+    def crash(self, source: random.Random, *, rotated: bool = False) -> PowerLoss:
         """A disk as it could be after the power has gone now. This one may still be written to, in vain."""
-        return type(self)(self.datastore.after_crash(source, rotated=rotated), self.directory.after_crash(source))
+        return PowerLoss(self.datastore.after_crash(source, rotated=rotated), self.directory.after_crash(source))
+
+    def crash_later(self, steps: int, source: random.Random, *, rotated: bool = False) -> None:
+        """Draw the crash in the middle: `steps` changes from now, before the next one. See `crashed`."""
+        self._steps_left, self._image = steps, None
+        self._draw = lambda: self.crash(source, rotated=rotated)
+
+    def crashed(self) -> PowerLoss:
+        """The disk after the crash that `crash_later` foresaw, or after one now if that moment did not come."""
+        if self._image is None:
+            assert self._draw is not None, "no crash was foreseen"
+            self._image = self._draw()
+        return self._image
+
+    def _step(self) -> None:
+        if self._draw is not None and self._image is None:
+            self._steps_left -= 1
+            if self._steps_left < 0:
+                self._image = self._draw()
 
 
 def _apply(pairs: dict[bytes, bytes], batch: Sequence[Mutation]) -> None:

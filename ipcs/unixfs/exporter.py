@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 
 from ..block import Data
 from ..blockservice import BlockSource, missing_block
@@ -12,23 +12,23 @@ from .budget import DEFAULT_BUDGET, Budget, Spending
 from .reader import FileReader
 
 
-async def read(
+def read(
     source: BlockSource,
     root: Cid,
     offset: int = 0,
     length: int | None = None,
     budget: Budget = DEFAULT_BUDGET,
-) -> AsyncIterator[Data]:
+) -> AsyncGenerator[Data, None]:
     """The file at `root` from byte `offset`, `length` bytes or to its end, in pieces of at most a block.
 
+    An async generator: close it (`contextlib.aclosing`) when it may be left early.
     Only blocks that the range touches are read; those ahead are announced to `source.prefetch`. Raises `NotFound` for
     a block that cannot be had, and what `FileReader` raises.
     """
-    async for piece in drive(source, FileReader(root, offset, length, Spending(budget, root))):
-        yield piece
+    return drive(source, FileReader(root, offset, length, Spending(budget, root)))
 
 
-async def drive(source: BlockSource, reader: FileReader) -> AsyncIterator[Data]:
+async def drive(source: BlockSource, reader: FileReader) -> AsyncGenerator[Data, None]:
     """The bytes that `reader` was made for."""
     blocks: Sequence[Data] = ()
     while True:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -100,13 +100,14 @@ class Files:
             await trio.to_thread.run_sync(self._store.commit_blob, record, owner)
         return AddedFile(importer.root.cid, digest, done)
 
-    async def read(self, cid: Cid, offset: int = 0, length: int | None = None) -> AsyncIterator[Data]:
+    async def read(self, cid: Cid, offset: int = 0, length: int | None = None) -> AsyncGenerator[Data, None]:
         """The bytes of the file at `cid` from `offset`, `length` of them or to the end.
 
+        An async generator: close it (`contextlib.aclosing`) when it may be left early.
         Raises `InvalidArgument` when it is no file, `LimitExceeded` or `MalformedBlock` for a hostile DAG.
         """
-        async with self.source(cid) as source:
-            async for piece in read(source, cid, offset, length):
+        async with self.source(cid) as source, aclosing(read(source, cid, offset, length)) as pieces:
+            async for piece in pieces:
                 yield piece
 
     async def fetch(self, cid: Cid) -> int:
@@ -126,7 +127,7 @@ class Files:
 
     async def add_tree(
         self, steps: AsyncIterable[Step], *, profile: Profile = IPCS_V1, owner: str | None = None
-    ) -> AsyncIterator[Added]:
+    ) -> AsyncGenerator[Added, None]:
         """Import files, symlinks and directories; what was added, as it is finished, children before parents.
 
         Every root (`depth` 0) is committed when it is finished, and kept for `owner`. Raises like `add`, and what

@@ -5,7 +5,8 @@ Sources: boxo `ipld/unixfs/io/directory.go`, `path/resolver`; of duplicate names
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from typing import NamedTuple, TypeAlias
 
 from ..block import Data
@@ -101,7 +102,7 @@ def stat_of(cid: Cid, data: Data) -> Stat:
     return Stat(cid, Kind.FILE, len(message.data or b"") + sum(message.blocksizes), attributes)
 
 
-async def entries(source: BlockSource, cid: Cid, budget: Budget = DEFAULT_BUDGET) -> AsyncIterator[Link]:
+async def entries(source: BlockSource, cid: Cid, budget: Budget = DEFAULT_BUDGET) -> AsyncGenerator[Link, None]:
     """The entries of the directory at `cid`, sharded or not: name, CID and claimed size of each.
 
     Raises `InvalidArgument` when it is no directory, `MalformedBlock`, `NotFound`, `LimitExceeded`.
@@ -116,13 +117,16 @@ async def entries(source: BlockSource, cid: Cid, budget: Budget = DEFAULT_BUDGET
                 seen.add(name)
                 yield link._replace(name=name)
     elif message.kind is Kind.HAMT_SHARD:
-        async for link in _shard_entries(source, cid, hamt.decode(cid, pb, message), budget):
-            yield link
+        async with aclosing(_shard_entries(source, cid, hamt.decode(cid, pb, message), budget)) as links:
+            async for link in links:
+                yield link
     else:
         raise _not_a_directory(cid, message)
 
 
-async def _shard_entries(source: BlockSource, root: Cid, shard: hamt.Shard, budget: Budget) -> AsyncIterator[Link]:
+async def _shard_entries(
+    source: BlockSource, root: Cid, shard: hamt.Shard, budget: Budget
+) -> AsyncGenerator[Link, None]:
     spending = Spending(budget, root)
     below: list[_Below] = []
     for link in _own_entries(root, [], shard, below):

@@ -6,13 +6,14 @@ The steps say what there is; who consumes them writes a directory (`ipcs.unixfs.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from ..block import Data
 from ..blockservice import BlockSource
-from ..cid import Cid
+from ..cid import DAG_PB, RAW, Cid, codec_of
 from .budget import DEFAULT_BUDGET, Budget, Spending
 from .dag_pb import Link
 from .directory import check_name
@@ -52,20 +53,21 @@ class _Directory:
 
 async def list_directory(
     source: BlockSource, cid: Cid, budget: Budget = DEFAULT_BUDGET
-) -> AsyncIterator[tuple[Link, Stat]]:
-    """The entries of the directory at `cid` and what each is, in name order. Raises like `resolve.entries`.
+) -> AsyncGenerator[tuple[Link, Stat | None], None]:
+    """The entries of the directory at `cid`, in name order, and what each is: None for what is not UnixFS.
 
-    An entry that is no UnixFS node is an error, as in Kubo.
+    Raises like `resolve.entries`.
     """
     here = _Directory((), Stat(cid, Kind.DIRECTORY, 0, Attributes()), await _links(source, cid, budget), [])
     while (found := await _next(source, here)) is not None:
         link, data = found
-        yield link, stat_of(link.cid, data)
+        yield link, stat_of(link.cid, data) if codec_of(link.cid) in (RAW, DAG_PB) else None
 
 
-async def traverse(source: BlockSource, root: Cid, budget: Budget = DEFAULT_BUDGET) -> AsyncIterator[Step]:
+async def traverse(source: BlockSource, root: Cid, budget: Budget = DEFAULT_BUDGET) -> AsyncGenerator[Step, None]:
     """Everything below `root`, depth first, names in order, directories before what is in them.
 
+    An async generator: close it (`contextlib.aclosing`) when it may be left early.
     Raises `InvalidArgument` for a name that no file system takes (so that nothing is written outside a target),
     `MalformedBlock`, `NotFound`, and `LimitExceeded` beyond `budget`, which counts visits.
     """
@@ -73,8 +75,9 @@ async def traverse(source: BlockSource, root: Cid, budget: Budget = DEFAULT_BUDG
     (data,) = await get_blocks(source, [root])
     stat = stat_of(root, data)
     stack: list[_Directory] = []
-    async for step in _node(source, (), stat, data, spending):
-        yield step
+    async with aclosing(_node(source, (), stat, data, spending)) as steps:
+        async for step in steps:
+            yield step
     if _is_directory(stat):
         stack.append(_Directory((), stat, await _links(source, root, budget), []))
     while stack:
@@ -88,26 +91,29 @@ async def traverse(source: BlockSource, root: Cid, budget: Budget = DEFAULT_BUDG
         path = (*here.path, link.name or b"")
         spending.check_depth(len(path))
         stat = stat_of(link.cid, data)
-        async for step in _node(source, path, stat, data, spending):
-            yield step
+        async with aclosing(_node(source, path, stat, data, spending)) as steps:
+            async for step in steps:
+                yield step
         if _is_directory(stat):
             stack.append(_Directory(path, stat, await _links(source, link.cid, budget), []))
 
 
 async def _node(
     source: BlockSource, path: tuple[bytes, ...], stat: Stat, data: Data, spending: Spending
-) -> AsyncIterator[Step]:
+) -> AsyncGenerator[Step, None]:
     yield Enter(path, stat)
     if stat.kind is Kind.FILE:
-        async for piece in drive(source, FileReader(stat.cid, spending=spending, data=data)):
-            yield piece
+        async with aclosing(drive(source, FileReader(stat.cid, spending=spending, data=data))) as pieces:
+            async for piece in pieces:
+                yield piece
     else:
         spending.add_block()
 
 
 async def _links(source: BlockSource, cid: Cid, budget: Budget) -> list[Link]:
     """The entries of a directory, last name first, their names checked."""
-    links = [link async for link in entries(source, cid, budget)]
+    async with aclosing(entries(source, cid, budget)) as found:
+        links = [link async for link in found]
     for link in links:
         check_name(link.name or b"")
     return sorted(links, key=lambda link: link.name or b"", reverse=True)

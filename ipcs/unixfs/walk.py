@@ -6,7 +6,8 @@ block themselves, so they are opened where they stand and never asked of a store
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from ..block import Block, Data, identity_data
@@ -61,7 +62,9 @@ async def get_blocks(source: BlockSource, cids: Sequence[Cid]) -> list[Data]:
     return [next(fetched) if own is None else own for own in carried]
 
 
-async def walk(source: BlockSource, roots: Iterable[Cid], budget: Budget = DEFAULT_BUDGET) -> AsyncIterator[Block]:
+async def walk(
+    source: BlockSource, roots: Iterable[Cid], budget: Budget = DEFAULT_BUDGET
+) -> AsyncGenerator[Block, None]:
     """All blocks below `roots`, depth first, parents before children, each once; none that identity CIDs carry.
 
     Raises `NotFound` for a missing block, `MalformedBlock`, and `LimitExceeded` beyond `budget`, where blocks and
@@ -174,7 +177,8 @@ async def dag_stat(source: BlockSource, roots: Sequence[Cid], budget: Budget = D
     everything: dict[Cid, int] = {}
     dags = []
     for root in roots:
-        sizes = {block.cid: len(block.data) async for block in walk(source, [root], budget)}
+        async with aclosing(walk(source, [root], budget)) as blocks:
+            sizes = {block.cid: len(block.data) async for block in blocks}
         dags.append(DagStat(root, len(sizes), sum(sizes.values())))
         everything |= sizes
     return DagSummary(tuple(dags), len(everything), sum(everything.values()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import bitswap, unixfs
+from . import bitswap, net, unixfs
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "bitswap-engine": bitswap.bitswap_engine,
@@ -19,6 +19,12 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "dag-pb": unixfs.dag_pb_node,
     "file": unixfs.file,
     "hamt": unixfs.hamt_directory,
+    "identify": net.identify_message,
+    "multistream": net.multistream_listener,
+    "noise-frames": net.noise_frames,
+    "noise-handshake": net.noise_handshake,
+    "public-key": net.public_key,
     "tree": unixfs.tree,
     "unixfs": unixfs.unixfs_message,
+    "yamux": net.yamux,
 }

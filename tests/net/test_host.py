@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import subprocess
@@ -277,13 +276,3 @@ assert logging.getLogger().handlers == [], "basicConfig was called"
 """
     environment = {**os.environ, "LIBP2P_DEBUG": ""}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment)
-
-
-def test_importing_does_configure_logging_in_py_libp2p_itself():
-    """When this fails, `ipcs.net.stock` has nothing left to undo."""
-    program = "import logging, libp2p; assert not logging.getLogger('libp2p').propagate"
-    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "LIBP2P_DEBUG": ""})
-
-
-def test_importing_the_network_runs_nothing_else():
-    assert logging.getLogger("libp2p").propagate

@@ -16,6 +16,7 @@ from typing import Any
 import trio
 from lines import serve
 
+from ipcs.allocator import keep_buffers
 from ipcs.cid import RAW, codec_of, format_cid, parse_cid
 from ipcs.config import NodeConfig
 from ipcs.errors import IpcsError
@@ -85,4 +86,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_buffers()  # as `python -m ipcs.node` does
     trio.run(main)

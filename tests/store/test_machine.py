@@ -1,5 +1,6 @@
 """Stores agree with a dict, and survive power loss; every planted fault is found."""
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -30,16 +31,27 @@ class RotatingMachine(PowerLossMachine):
 
 
 def test_memory_and_a_dict_agree():
-    run(MemoryMachine, examples=60)
+    run(MemoryMachine, examples=40)
 
 
 def test_memory_leveldb_and_a_dict_agree():
-    run(AgreementMachine, examples=12)
+    run(AgreementMachine, examples=8)
 
 
 def test_power_loss():
-    run(PowerLossMachine, examples=60)
+    run(PowerLossMachine, examples=30)
 
 
 def test_power_loss_with_an_older_log():
-    run(RotatingMachine, examples=60)
+    run(RotatingMachine, examples=30)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", [MemoryMachine, PowerLossMachine, RotatingMachine])
+def test_many_histories(machine):
+    run(machine, examples=400, steps=40)
+
+
+@pytest.mark.slow
+def test_many_histories_on_disk():
+    run(AgreementMachine, examples=60, steps=40)

@@ -86,7 +86,7 @@ async def check_entries(source: LocalBlocks, roots: list[Cid], entries: list[dic
         except NotFound:
             assert any("rror" in key for entry in entries for key in entry), "a block is missing that should be there"
         except InvalidArgument:
-            assert all(entry.get("type") not in ("file", "directory") or ".." in entry["path"] for entry in entries)
+            assert any(entry.get("type") == "object" or "/../" in entry["path"] for entry in entries)
 
 
 def check_entry(entry: dict[str, Any] | None, step: Enter) -> None:
@@ -158,6 +158,10 @@ def test_cut_off_anywhere(cut: int) -> None:
         load(header_v2(len(GOOD)) + GOOD[:cut])
 
 
+MD5 = cid_v1(RAW, b"\xd5\x01\x10" + bytes(16))
+CUT = cid_v1(RAW, b"\x12\x10" + bytes(16))
+
+
 def header(cbor: bytes) -> bytes:
     return write_varint(len(cbor)) + cbor
 
@@ -174,19 +178,19 @@ def header(cbor: bytes) -> bytes:
         (header(b"\xa2\x65roots\x81\x01\x67version\x01"), MalformedBlock, "root that is no CID"),
         (header(b"\xa2\x65roots\x19\x07\xff\x67version\x01"), MalformedBlock, "not {roots, version: 1}"),
         (header(b"\xa2\x65roots\x99\x07\xd0" + b"\x01" * 2000 + b"\x67version\x01"), LimitExceeded, "2000 roots"),
-        (encode_header([]) + write_varint(1 << 40), LimitExceeded, "section at byte 17 declares"),
-        (encode_header([]) + b"\x00", MalformedBlock, "section at byte 17 is empty"),
+        (encode_header([]) + write_varint(1 << 40), LimitExceeded, "section at byte 18 declares"),
+        (encode_header([]) + b"\x00", MalformedBlock, "section at byte 18 is empty"),
         (encode_header([]) + b"\x02\x01\x55", MalformedBlock, "bad CID"),
         (encode_header([]) + b"\x05\x01\x55\x12\xff\x7f", MalformedBlock, "bad CID"),
         (encode_header([]) + b"\x06\x01\x55\x12\x20\x00\x00", MalformedBlock, "bad CID"),
-        (encode_header([]) + encode_section(Block(BLOCK.cid, b"other")), HashMismatch, "section at byte 17"),
+        (encode_header([]) + encode_section(Block(BLOCK.cid, b"other")), HashMismatch, "section at byte 18"),
         (
-            encode_header([]) + encode_section(Block(cid_v1(RAW, b"\xd5\x01\x10" + bytes(16)), b"x")),
+            encode_header([]) + encode_section(Block(MD5, b"x")),
             InvalidArgument,
             "0xd5",
         ),
         (
-            encode_header([]) + encode_section(Block(cid_v1(RAW, b"\x12\x10" + bytes(16)), b"x")),
+            encode_header([]) + encode_section(Block(CUT, b"x")),
             InvalidArgument,
             "16 bytes",
         ),
@@ -262,7 +266,7 @@ def test_codec_negative(row: dict[str, Any]) -> None:
         with pytest.raises(MalformedBlock):
             decode(bytes.fromhex(row["hex"]))
     else:
-        with pytest.raises((InvalidArgument, TypeError, AttributeError)):
+        with pytest.raises((InvalidArgument, TypeError, AttributeError, KeyError)):
             dag_pb.encode(node_of_form(row["dag-json"]))
 
 
@@ -277,7 +281,7 @@ def node_of_form(form: Any) -> Any:
             raise TypeError("Name is a string and Tsize an integer")
         return Link(parse_cid(value["Hash"]["/"]), name.encode(), tsize) if "Hash" in value else Link(**value)
 
-    if set(form) - {"Data", "Links"} or not isinstance(form["Links"] if "Links" in form else None, list):
+    if set(form) - {"Data", "Links"} or not isinstance(form.get("Links"), list):
         raise TypeError("a node is Links and Data")
     data = form.get("Data", {"/": {"bytes": ""}})
     if not isinstance(data["/"]["bytes"], str):

@@ -1,0 +1,130 @@
+"""A registry in a few threads of the test's own process: counted, throttled, and broken on demand."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Self
+
+from .content_steps import sha256_digest
+from .images import Image
+
+_PIECE = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Served:
+    """A request that was answered. `first` is the first byte of its range, `sent` the bytes of body that went out."""
+
+    method: str
+    path: str
+    status: int
+    first: int
+    sent: int
+
+
+class TinyRegistry:
+    """Serves images read-only. A context manager; `address` is host:port, plain HTTP on loopback.
+
+    `rate` is the uplink in bytes a second for all clients together, 0 for none. While `blobs_fail` is set, blobs (not
+    manifests) answer 503.
+    """
+
+    def __init__(self, images: Mapping[str, Image], rate: float = 0) -> None:
+        self.images = dict(images)
+        self.rate = rate
+        self.blobs_fail = False
+        self.served: list[Served] = []
+        self._lock = threading.Lock()
+        self._free_at = 0.0
+        registry = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                registry.answer(self)
+
+            do_HEAD = do_GET  # noqa: N815 - http.server's name
+
+            def log_message(self, *_args: object) -> None:
+                """Quiet: `served` has it."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.address = f"127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def blob_bytes(self) -> int:
+        """Bytes of blobs that went out so far; manifests are apart."""
+        return sum(served.sent for served in list(self.served) if "/blobs/" in served.path)
+
+    def blob_requests(self) -> list[Served]:
+        """Requests for blobs so far."""
+        return [served for served in list(self.served) if "/blobs/" in served.path]
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        """One request, in its own thread."""
+        status, kind, data = self._find(request.path)
+        first = 0
+        if "Range" in request.headers and status == 200:
+            first = int(request.headers["Range"].removeprefix("bytes=").split("-")[0])
+            status = 206
+        request.send_response(status)
+        request.send_header("Content-Type", kind)
+        request.send_header("Content-Length", str(len(data) - first))
+        if status == 206:
+            request.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
+        if "/manifests/" in request.path and status == 200:
+            request.send_header("Docker-Content-Digest", sha256_digest(data))
+        request.end_headers()
+        sent = 0
+        try:
+            if request.command == "GET":
+                for at in range(first, len(data), _PIECE):
+                    self._throttle(min(_PIECE, len(data) - at))
+                    request.wfile.write(data[at : at + _PIECE])
+                    sent = at + _PIECE - first
+        except OSError:  # the client went away
+            request.close_connection = True
+        finally:
+            self.served.append(Served(request.command, request.path, status, first, min(sent, len(data) - first)))
+
+    def _find(self, path: str) -> tuple[int, str, bytes]:
+        if path.rstrip("/") == "/v2":
+            return 200, "application/json", b"{}"
+        found = re.fullmatch(r"/v2/(.+)/(manifests|blobs)/([^/]+)", path)
+        image = self.images.get(found[1]) if found else None
+        if found is None or image is None:
+            return 404, "application/json", b"{}"
+        if found[2] == "blobs" and self.blobs_fail:
+            return 503, "application/json", b"{}"
+        digest = found[3] if found[3].startswith("sha256:") else image.manifest  # any tag
+        data = image.blobs.get(digest)
+        kind = "application/vnd.oci.image.manifest.v1+json" if found[2] == "manifests" else "application/octet-stream"
+        return (404, "application/json", b"{}") if data is None else (200, kind, data)
+
+    def _throttle(self, size: int) -> None:
+        if not self.rate:
+            return
+        with self._lock:
+            now = time.monotonic()
+            self._free_at = max(self._free_at, now) + size / self.rate
+            wait = self._free_at - now
+        time.sleep(wait)
