@@ -11,9 +11,9 @@ import pytest
 import trio
 
 from ipcs.bitswap.limits import MAX_MESSAGE_SIZE, MAX_UNASKED_BYTES, MAX_WANTS_PER_PEER, Config
-from ipcs.bitswap.message import Entry, Message, WireBlock, encode
+from ipcs.bitswap.message import Entry, Message, WireBlock, encode, prefix_of
 from ipcs.bitswap.network import PROTOCOLS
-from ipcs.block import make_block, prefix_of
+from ipcs.block import make_block
 from ipcs.cid import RAW, PeerId, cid_v1, sha256_multihash, write_varint
 from ipcs.errors import RemoteProtocolError
 from ipcs.testing.swarm import open_swarm, random_blocks, run_simulation

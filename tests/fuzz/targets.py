@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import bitswap, net, unixfs
+from . import net, unixfs
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    "bitswap-engine": bitswap.bitswap_engine,
-    "bitswap-message": bitswap.bitswap_message,
     "car": unixfs.car,
     "cid": unixfs.cid,
     "dag-cbor": unixfs.dag_cbor_links,
