@@ -91,17 +91,16 @@ class Recorder:
 
 async def record(directory: Path, size: int, output: Path) -> dict[str, tuple[Counter[str], float]]:
     """Samples by stage, and CPU-seconds, of each side over `REPEATS` fetches."""
-    contender = Ipcs()
+    software = Ipcs()
     warm_up = make_blob(directory / "warm-up", WARM_UP, 256 * KIB, seed=1)
     blob = make_blob(directory / "blob", size, 256 * KIB, seed=2)
     found = {side: (Counter[str](), 0.0) for side in ("fetcher", "provider")}
-    async with contender.open(directory / "provider", durable=False) as provider:
-        await contender.load(provider, directory, warm_up, Share())
-        warm_up_root = await contender.load(provider, directory, warm_up, Share())
-        root = await contender.load(provider, directory, blob, Share())
+    async with software.open(directory / "provider", durable=False) as provider:
+        warm_up_root = await software.load(provider, directory, warm_up, Share())
+        root = await software.load(provider, directory, blob, Share())
         for repeat in range(REPEATS + 1):
             form = "flamegraph" if repeat == REPEATS else "raw"
-            async with contender.open(directory / f"fetcher-{repeat}", durable=False) as fetcher:
+            async with software.open(directory / f"fetcher-{repeat}", durable=False) as fetcher:
                 await fetcher.call("connect", addr=provider.addr)
                 await fetcher.call("fetch", cid=warm_up_root)
                 sides = {"fetcher": fetcher, "provider": provider}
