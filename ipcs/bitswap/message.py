@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..block import Data
-from ..cid import Cid, is_v0, read_varint, write_varint
+from ..cid import Cid, write_varint
 from ..errors import LocalProtocolError
 from .limits import MAX_MESSAGE_SIZE
 
@@ -71,20 +71,6 @@ class Message:
 def speaks_presences(protocol: str) -> bool:
     """Whether `protocol` knows want-have, sendDontHave and presences."""
     return protocol in _VERSIONS_WITH_PRESENCES
-
-
-def prefix_of(cid: Cid) -> bytes:
-    """`cid` without its digest, as field Block.prefix: the receiver rebuilds the CID from it and the bytes.
-
-    Version 0 keeps its version, so that the receiver gets the CID that it asked for.
-    """
-    if is_v0(cid):
-        return _V0_PREFIX
-    if cid[1] < 0x80 and cid[2] < 0x80:
-        return cid[:4]
-    at = read_varint(cid, 1)[1]
-    at = read_varint(cid, at)[1]
-    return cid[: read_varint(cid, at)[1]]
 
 
 def encode(message: Message, protocol: str) -> list[Data]:

@@ -17,11 +17,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 
-from ..block import Data
+from ..block import Data, prefix_of
 from ..cid import Cid, Multihash, PeerId, multihash_of
 from .ledger import Ledger, PeerWant
 from .limits import MAX_WANTS_PER_PEER, SUPER_SEED_HOLD, TARGET_MESSAGE_SIZE, WANT_HAVE_REPLACE_SIZE, Config
-from .message import Entry, WireBlock, block_size, prefix_of
+from .message import Entry, WireBlock, block_size
 from .rate import TokenBucket
 from .statistics import Traffic
 

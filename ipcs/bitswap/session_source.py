@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import trio
 
-from ..block import Block, Data
-from ..cid import IDENTITY, Cid, PeerId, format_cid, multihash_of, read_varint
+from ..block import Block, Data, identity_data
+from ..cid import Cid, PeerId, format_cid, multihash_of
 from ..errors import InvalidArgument, IpcsError, NotFound
-from ..hashes import MAX_IDENTITY
 from ..store.blockstore import Blockstore
 from .engine import Engine
 from .events import BlocksWanted, Event
@@ -156,7 +155,7 @@ class SessionSource:
         present = self._store.has_many([multihash_of(cid) for cid in cids])
         missing: dict[Cid, None] = {}
         for cid, here in zip(cids, present, strict=True):
-            if here or _inlined(cid) is not None:
+            if here or identity_data(cid) is not None:
                 continue
             if multihash_of(cid) == EMPTY_SHA2_256:
                 self._store.put_many([Block(cid, b"")])
@@ -167,17 +166,5 @@ class SessionSource:
     def _read(self, cids: Sequence[Cid]) -> list[Data | None]:
         found = self._store.get_many([multihash_of(cid) for cid in cids])
         if None in found:
-            return [_inlined(cid) if data is None else data for cid, data in zip(cids, found, strict=True)]
+            return [identity_data(cid) if data is None else data for cid, data in zip(cids, found, strict=True)]
         return found
-
-
-def _inlined(cid: Cid) -> bytes | None:
-    """The bytes that an identity CID holds in itself, None for any other. They never go over the wire."""
-    multihash = multihash_of(cid)
-    if multihash[0] != IDENTITY:
-        return None
-    length, at = read_varint(multihash, 1)
-    if length > MAX_IDENTITY:
-        text = format_cid(cid)
-        raise InvalidArgument(f"an identity CID of {length} bytes is over the limit of {MAX_IDENTITY}", subject=text)
-    return multihash[at:]

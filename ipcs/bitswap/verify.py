@@ -7,12 +7,11 @@ CID whether anybody wanted it. What the hash policy refuses has no CID at all (`
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
 
-from ..block import MAX_BLOCK_SIZE, Data
-from ..cid import IDENTITY, SHA2_256_PREFIX, Cid, cid_v1, multihash_of, read_varint
+from ..block import MAX_BLOCK_SIZE, Data, block_from_prefix
+from ..cid import IDENTITY, SHA2_256_PREFIX, Cid, multihash_of, read_varint
 from ..errors import InvalidArgument
-from ..hashes import check_policy, multihash
+from ..hashes import check_policy
 
 EMPTY_SHA2_256 = SHA2_256_PREFIX + hashlib.sha256(b"").digest()
 """The multihash of no bytes: boxo answers a want for it with HAVE alone, so it is resolved locally."""
@@ -36,11 +35,10 @@ def cid_of(prefix: bytes, data: Data) -> Cid | None:
     head = _SHA2_256.get(prefix)
     if head is not None:
         return Cid(head + hashlib.sha256(data).digest())
-    parsed = _parse_prefix(prefix)
-    if parsed is None:
+    try:
+        return block_from_prefix(prefix, data).cid
+    except InvalidArgument:
         return None
-    codec, code, length = parsed
-    return cid_v1(codec, multihash(code, data, length))
 
 
 def may_want(cid: Cid) -> bool:
@@ -55,19 +53,3 @@ def may_want(cid: Cid) -> bool:
     except InvalidArgument:
         return False
     return code != IDENTITY
-
-
-@lru_cache(maxsize=64)
-def _parse_prefix(prefix: bytes) -> tuple[int, int, int] | None:
-    """(codec, hash code, digest length) of a version 1 prefix."""
-    try:
-        version, at = read_varint(prefix)
-        codec, at = read_varint(prefix, at)
-        code, at = read_varint(prefix, at)
-        length, at = read_varint(prefix, at)
-        check_policy(code, length)
-    except InvalidArgument:
-        return None
-    if version != 1 or at != len(prefix) or code == IDENTITY:
-        return None
-    return codec, code, length

@@ -70,8 +70,8 @@ class ControlClient:
     ) -> Iterator[Frame]:
         """Call `method`, sending `uploads` after the parameters, and yield the node's frames as they come.
 
-        Leaving the iterator early cancels the call in the node. Raises the `IpcsError` that the node raised, and
-        `Unavailable` when no node answers on the socket.
+        Leaving the iterator early cancels the call in the node. Raises the `IpcsError` that the node raised,
+        `Unavailable` when no node answers on the socket, and what `uploads` raises.
         """
         rpc = self._channel.stream_stream(
             f"/{SERVICE}/{method}", request_serializer=encode, response_deserializer=decode
@@ -79,10 +79,13 @@ class ControlClient:
         params = dict(params or {})
         if timeout is not None:
             params["timeout"] = timeout  # the node can say what it was waiting for; gRPC's deadline could not
-        responses = rpc(_requests(params, uploads), timeout=None if timeout is None else timeout + DEADLINE_MARGIN)
+        requests = _Requests(params, uploads)
+        responses = rpc(iter(requests), timeout=None if timeout is None else timeout + DEADLINE_MARGIN)
         try:
             yield from responses
         except grpc.RpcError as exc:
+            if requests.failure is not None:
+                raise requests.failure from None
             raise self._translate(method, exc) from exc
         finally:
             responses.cancel()
@@ -107,6 +110,18 @@ class ControlClient:
         self._channel.close()
 
 
-def _requests(params: dict[str, Any], uploads: Iterable[dict[str, Any] | Data]) -> Iterator[dict[str, Any] | Data]:
-    yield params
-    yield from uploads
+class _Requests:
+    """The frames of one call. gRPC's thread consumes them and drops what they raise, so that is kept here."""
+
+    def __init__(self, params: dict[str, Any], uploads: Iterable[dict[str, Any] | Data]) -> None:
+        self._params = params
+        self._uploads = uploads
+        self.failure: BaseException | None = None
+
+    def __iter__(self) -> Iterator[dict[str, Any] | Data]:
+        yield self._params
+        try:
+            yield from self._uploads
+        except BaseException as exc:
+            self.failure = exc
+            raise

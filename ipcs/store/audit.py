@@ -50,6 +50,7 @@ class Audit:
         self._links_of = links_of
         self._read_block = read_block
         self._serial = serial
+        self._is_complete = True
         self.claimed: list[Location] = []
         """The ranges that entries, the list of freed ranges and the quarantine point at."""
 
@@ -70,9 +71,8 @@ class Audit:
         counts: Multiset[Multihash] = Multiset()
         codecs: dict[Multihash, int] = {}
         missing: list[Problem] = []
-        complete = True
-        for key, packed in self._datastore.scan(layout.PENDING):
-            del key
+        self._is_complete = True
+        for _, packed in self._datastore.scan(layout.PENDING):
             counts.update(layout.unpack_multihashes(packed))
         starts = [Cid(key[len(layout.ROOT) :]) for key, _ in self._datastore.scan(layout.ROOT)]
         batches = [(root, distinct([root])) for root in starts]
@@ -84,11 +84,11 @@ class Audit:
             for (multihash, cid), value in zip(links.items(), values, strict=True):
                 if value is None or layout.is_missing(value):
                     missing.append(_missing(root, cid))
-                    complete &= codec_of(cid) == RAW
+                    self._is_complete &= codec_of(cid) == RAW
                 elif codec_of(cid) != RAW and multihash not in codecs:
                     codecs[multihash] = codec_of(cid)
                     batches.append((root, distinct(self._links(cid, multihash, value))))
-        return Expected(counts, codecs, missing, complete)
+        return Expected(counts, codecs, missing, self._is_complete)
 
     def _pending_nodes(
         self, counts: Multiset[Multihash], codecs: dict[Multihash, int]
@@ -106,7 +106,10 @@ class Audit:
 
     def _links(self, cid: Cid, multihash: Multihash, value: bytes) -> list[Cid]:
         data: Data | None = self._read_block(multihash, value)
-        return [] if data is None else self._links_of(cid, data)
+        if data is None:
+            self._is_complete = False
+            return []
+        return self._links_of(cid, data)
 
     def _blocks(self, expected: Expected) -> Iterator[Problem]:
         queued: set[Multihash] = set()

@@ -20,6 +20,7 @@ import plyvel
 
 from ..errors import FailedPrecondition, IpcsError, ResourceExhausted, StoreCorrupt
 from .datastore import Mutation
+from .disk import translate
 
 WRITE_BUFFER_SIZE = 8 << 20
 """Bytes of memtable, and so of log that an open after a crash has to replay: 8 MiB replay in about 50 ms."""
@@ -56,6 +57,8 @@ class LevelDBDatastore:
         self._readers = 0
         self._excluding = False
         self._broken = False
+        with translate(str(path)):
+            path.mkdir(parents=True, exist_ok=True)
         try:
             self._database = self._open()
         except ResourceExhausted:

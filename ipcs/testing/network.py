@@ -169,14 +169,14 @@ class _Stream:
         if not self.dead:
             self.dead = True
             self._died.set()
+            self._send.close()
             self._sink.reset()
             self.sender.streams.remove(self)
             self.receiver.streams.remove(self)
 
     async def deliver(self) -> None:
         """Push frames into the sink as they arrive; the network runs this."""
-        while not self.dead:
-            arrival, frame = await self._receive.receive()
+        async for arrival, frame in self._receive:
             await trio.sleep_until(arrival)
             await self._link.healthy.wait()
             await self.receiver.running.wait()

@@ -14,9 +14,10 @@ from libp2p.bitswap.pb import bitswap_pb2
 
 from ipcs.bitswap.decoder import MessageDecoder
 from ipcs.bitswap.limits import MAX_ENTRIES_PER_MESSAGE, MAX_MESSAGE_SIZE
-from ipcs.bitswap.message import PRIORITY_MAX, Entry, Message, WireBlock, encode, prefix_of
+from ipcs.bitswap.message import PRIORITY_MAX, Entry, Message, WireBlock, encode
 from ipcs.bitswap.network import PROTOCOLS
 from ipcs.bitswap.verify import cid_of, may_want
+from ipcs.block import prefix_of
 from ipcs.cid import DAG_PB, RAW, Cid, cid_v1, sha256_multihash, write_varint
 from ipcs.errors import LocalProtocolError, RemoteProtocolError
 from ipcs.hashes import multihash
@@ -138,6 +139,7 @@ messages = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(messages, min_size=1, max_size=3), st.integers(1, 64))
 def test_any_chunking_gives_the_same_messages(sent, step):
     data = b"".join(wire(message) for message in sent)
@@ -148,6 +150,7 @@ def test_any_chunking_gives_the_same_messages(sent, step):
     assert joined(pieces) == joined(whole)
 
 
+@settings(deadline=None)
 @given(messages)
 def test_another_protobuf_implementation_reads_what_we_write(message):
     data = wire(message)
@@ -168,6 +171,7 @@ def test_another_protobuf_implementation_reads_what_we_write(message):
     assert held == [(cid, 0) for cid in message.haves] + [(cid, 1) for cid in message.dont_haves]
 
 
+@settings(deadline=None)
 @given(messages)
 def test_we_read_what_another_protobuf_implementation_writes(message):
     other = bitswap_pb2.Message()
@@ -188,7 +192,7 @@ def test_we_read_what_another_protobuf_implementation_writes(message):
     assert plain(read) == plain(message)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200), st.integers(1, 50))
 def test_garbage_is_refused_by_name_or_skipped(data, step):
     try:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import net, unixfs
+from . import bitswap, net, unixfs
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
+    "bitswap-engine": bitswap.bitswap_engine,
+    "bitswap-message": bitswap.bitswap_message,
     "car": unixfs.car,
     "cid": unixfs.cid,
     "dag-cbor": unixfs.dag_cbor_links,
