@@ -10,6 +10,7 @@ hard deadline. Deadlines of one peer are monotone in the order of asking, so onl
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from math import inf
 
 from ..cid import Cid, PeerId
@@ -56,11 +57,11 @@ class Ask:
 class Remote:
     """A connected peer. The client owns it; nothing in it refers to sessions."""
 
-    def __init__(self, peer: PeerId, config: Config, traffic: Traffic) -> None:
+    def __init__(self, peer: PeerId, config: Config, traffic: Traffic, changed: Callable[[], None]) -> None:
         self.peer = peer
         self.traffic = traffic
         self.presences = True
-        self.wantlist = Wantlist()
+        self.wantlist = Wantlist(changed)
         self.asks: dict[Cid, Ask] = {}
         self.standing: dict[Cid, float] = {}
         """Want-blocks of lowest priority left here, and since when; they are no part of the window."""
@@ -93,6 +94,11 @@ class Remote:
     def hungry(self, now: float) -> bool:
         """Whether enough of the window is free to make a message worth while."""
         return self.in_flight <= self.window * _REFILL and self.room(now)
+
+    @property
+    def timed(self) -> bool:
+        """Whether time may change something: it owes us blocks, or is quiet."""
+        return bool(self.asks or self.standing or self.stalled)
 
     def delay(self, size: int) -> float:
         """Seconds until `size` more bytes would be here, by measured rate; used to compare peers."""

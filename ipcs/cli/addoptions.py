@@ -20,8 +20,9 @@ DEFAULT_INLINE_LIMIT = 32
 def add_add_options(add: argparse.ArgumentParser) -> None:
     """Everything `ipcs add` takes."""
     switch: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": None}
-    paths = add.add_argument("paths", nargs="*", default=["-"], metavar="PATH")
-    paths.help = "file or directory to add; - is stdin (the default)"
+    add.add_argument(
+        "paths", nargs="*", default=["-"], metavar="PATH", help="file or directory to add; - is stdin (the default)"
+    )
     add.add_argument("-r", "--recursive", action="store_true", help="add directories with all below them")
     add.add_argument("-w", "--wrap-with-directory", action="store_true", help="put all paths into one directory")
     add.add_argument("-H", "--hidden", action="store_true", help="take hidden files in directories too")
