@@ -1,7 +1,7 @@
 # Every target makes its own set-up first (scripts/setup: .venv with the pinned dependencies).
 PY := .venv/bin/python
 
-.PHONY: help setup demo test test-all lint fmt fuzz bench bench-full bench-store bench-unixfs profile lock clean
+.PHONY: help setup demo test test-all lint fmt docs fuzz bench bench-full bench-store bench-unixfs profile lock clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -29,6 +29,12 @@ lint: setup     ## ruff, mypy strict, import contracts
 fmt: setup      ## format the code
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
+
+docs: setup     ## write docs/cli.md from the commands' own help
+	$(PY) scripts/cli_reference.py
+
+fuzz: setup     ## fuzz TARGET (default: the list) for SECONDS (default 600)
+	$(PY) -m tests.fuzz $(if $(TARGET),$(TARGET) --seconds $(or $(SECONDS),600),all --seconds 0)
 
 bench: setup    ## a quick table of the data path, under three minutes
 	@scripts/test-peers kubo

@@ -17,6 +17,8 @@ from typing import Any
 
 import trio
 
+from ipcs.testing.peers import background
+
 PROJECT = Path(__file__).resolve().parents[1]
 MEMORY_POLL = 0.02
 """Seconds between looks at a process's memory: 60 us each, so 0.3 % of one core for each process watched."""
@@ -66,10 +68,8 @@ async def watch(fetcher: int, providers: Sequence[int]) -> AsyncIterator[Cost]:
             cost.provider_peak = max([cost.provider_peak, *map(anonymous_bytes, providers)])
             await trio.sleep(MEMORY_POLL)
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(poll)
+    async with background(poll):
         yield cost
-        nursery.cancel_scope.cancel()
     cost.fetcher_cpu = cpu_seconds(fetcher) - fetcher_before
     cost.provider_cpu = sum(map(cpu_seconds, providers)) - providers_before
 

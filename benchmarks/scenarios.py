@@ -20,6 +20,8 @@ class Scenario:
     providers: int = 1
     thirds: bool = False
     """Each provider holds the inner nodes and its share of the leaves, so that none can serve the whole."""
+    stall: float = 30.0
+    """Seconds after which a fetch is given up and tried again with a fresh node: Kubo 0.22 sometimes never ends."""
     durable: bool = False
     """On disk with what the contender calls a durable write; else on /dev/shm without fsync."""
 
@@ -34,8 +36,8 @@ ALPINE = Scenario("alpine 2.76 MB", 2_760_000)
 GO_IPFS = Scenario("go-ipfs 23.5 MB", 23_500_000)
 UBUNTU = Scenario("ubuntu 28.9 MB", 28_900_000)
 GOLANG = Scenario("golang 296 MB", 296 * MB)
-BIG = Scenario("3 GB", 3000 * MB)
-TINY = Scenario("5,000 x 4 KiB", 5000 * 4 * KIB, leaf=4 * KIB)
+BIG = Scenario("3 GB", 3000 * MB, stall=120.0)
+TINY = Scenario("5,000 x 4 KiB", 5000 * 4 * KIB, leaf=4 * KIB, stall=6.0)
 SMALL = Scenario("30 MB", 30 * MB)
 
 QUICK = (

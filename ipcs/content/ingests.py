@@ -47,20 +47,16 @@ class Catalog(Protocol):
 
 @dataclass(slots=True)
 class Entry:
-    """An open ingest. `locked_since` (ns) is 0 when nobody holds it; `ingest` is None while it is being re-hashed,
-    and `last` its status from before.
+    """An open ingest. `locked_since` (ns) is 0 when nobody holds it; `ingest` is None while it is being re-hashed.
+    `status` is what is in the journal, so what would survive.
     """
 
     journal: Journal
     hold: Hold
     locked_since: int
-    last: Status
+    status: Status
     ingest: Ingest | None = None
     unsynced: int = 0
-
-    def status(self) -> Status:
-        ingest = self.ingest
-        return self.last if ingest is None else ingest.status()
 
 
 class Ingests:
@@ -113,13 +109,13 @@ class Ingests:
         entry = self._entries.get(ref)
         if entry is None:
             raise NotFound(f"ref {ref}: not found", subject=ref)
-        return entry.status()
+        return entry.status
 
     def statuses(self) -> list[Status]:
         """Of all open ingests."""
         with self._lock:
             entries = list(self._entries.values())
-        return [entry.status() for entry in entries]
+        return [entry.status for entry in entries]
 
     def abort(self, ref: str) -> None:
         """Raises `NotFound`, `Unavailable`."""
@@ -144,7 +140,6 @@ class Ingests:
 
     def restart(self, ref: str, entry: Entry) -> None:
         """A write failed half-way, so memory is ahead of the journal: go back to what that says."""
-        entry.last = entry.status()
         entry.ingest = None
         entry.journal.close()
         self._worker.submit(self._rebuild, ref, entry)
@@ -179,6 +174,7 @@ class Ingests:
         """In the worker: re-hash what the journal says is there, then unlock the ref."""
         try:
             entry.ingest = self._rehash(entry, entry.journal.load())
+            entry.status = entry.ingest.status()
         except (ValueError, OSError):
             # A journal that cannot be read holds nothing to resume from, so its ref begins again.
             self.finish(ref, entry)
@@ -225,6 +221,7 @@ class Writer:
     def reopen(self, total: int, expected: str) -> None:
         """What the opening of a writer declares. Raises `FailedPrecondition`, `AlreadyExists`."""
         self._ingest.reopen(total, expected)
+        self._entry.status = self._ingest.status()
         self._total, self._expected = self._ingest.total, self._ingest.expected
         self._refuse_existing(expected)
 
@@ -246,6 +243,7 @@ class Writer:
             with self._consistently():
                 self._entry.journal.begin(ingest.ref, ingest.total, ingest.expected, ingest.started_at)
                 self._entry.journal.append([], b"", ingest.updated_at)
+            self._entry.status = ingest.status()
 
     def truncate(self, size: int = 0) -> None:
         """Start over. Raises `InvalidArgument` for a size other than 0, which containerd does not support either."""
@@ -265,6 +263,7 @@ class Writer:
             leaves = [multihash_of(block.cid) for block in blocks if codec_of(block.cid) == RAW]
             tail = ingest.offset % self._ingests.leaf_size if leaves else len(data)
             entry.journal.append(leaves, memoryview(data)[len(data) - tail :], ingest.updated_at)
+            entry.status = ingest.status()
             entry.unsynced += len(data)
             if entry.unsynced >= SYNC_EVERY:
                 self._ingests.sync(entry)

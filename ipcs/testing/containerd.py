@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from ..control.client import ControlClient
+
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 
@@ -49,6 +51,17 @@ class Process:
     def log(self) -> str:
         """All that it printed."""
         return self.log_path.read_text(errors="replace")
+
+    def wait(self, seconds: float) -> int:
+        """Its exit code. Raises `subprocess.TimeoutExpired` when it does not end in time."""
+        try:
+            return self.process.wait(seconds)
+        finally:
+            self.stop()
+
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self.process.poll() is None
 
     def kill(self) -> None:
         """kill -9, and reap."""
@@ -136,7 +149,7 @@ disabled_plugins = [{disabled}]
 [plugins."io.containerd.metadata.v1.bolt"]
   content_sharing_policy = "{policy}"
 [plugins."io.containerd.gc.v1.scheduler"]
-  startup_delay = "100ms"
+  startup_delay = "1h"
   schedule_delay = "0s"
   deletion_threshold = 1
 """
@@ -185,14 +198,26 @@ class Containerd(Process):
             raise RuntimeError(f"ctr {' '.join(args)}: {done.returncode}\n{done.stdout[-500:]}\n{done.stderr[-2000:]}")
         return done
 
-    def start_ctr(self, *args: str, namespace: str = "default") -> subprocess.Popen[str]:
-        """Start ctr and leave it running."""
+    def start_ctr(self, *args: str, namespace: str = "default") -> Process:
+        """Start ctr and leave it running; `wait` for it."""
         argv = [self._ctr, "-a", str(self.socket), "-n", namespace, *args]
-        return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return Process(self.socket.parent, "ctr", argv)
 
     def pull(self, reference: str, *args: str, namespace: str = "default") -> None:
         """`ctr images pull` over plain HTTP, with unpack."""
         self.ctr("images", "pull", "--plain-http", *args, reference, namespace=namespace)
+
+    def pull_again(self, reference: str) -> None:
+        """`pull` after the node was restarted: containerd dials it anew within 3 s and says until then that it is
+        refused.
+        """
+        end = time.monotonic() + STOP_SECONDS
+        while True:
+            try:
+                return self.pull(reference)
+            except RuntimeError as exc:
+                if "connection refused" not in str(exc) or time.monotonic() > end:
+                    raise
 
     def run(self, reference: str, *argv: str, name: str = "c1", snapshotter: str = "overlayfs") -> str:
         """Run a container to its end; its output."""
@@ -220,6 +245,16 @@ class NodeProcess(Process):
         ready = self._ready(already)
         self.peer_id: str = ready["id"]
         self.address: str = ready["addresses"][0]
+
+    def wait_for_peers(self, count: int) -> Self:
+        """Return when it is connected to at least `count` peers."""
+        end = time.monotonic() + START_SECONDS
+        with ControlClient(self.socket) as client:
+            while time.monotonic() < end:
+                if client.call("stat")["peers"] >= count:
+                    return self
+                time.sleep(0.05)
+        raise TimeoutError(f"the node did not find {count} peers:\n{self.log()[-2000:]}")
 
     def _ready(self, already: int) -> dict[str, str]:
         end = time.monotonic() + START_SECONDS

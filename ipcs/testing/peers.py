@@ -14,7 +14,7 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -122,10 +122,23 @@ async def open_peer(name: str, argv: Sequence[str | Path], directory: Path) -> A
         if not info.get("ready"):
             raise PeerError(f"{name} is not ready: {info.get('error', '')} {_log_tail(directory)}", subject=name)
         peer = Peer(name, process, info)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(peer._dispatch, lines)
+        async with background(peer._dispatch, lines):
             yield peer
-            nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def background(task: Callable[..., Awaitable[None]], *args: object) -> AsyncIterator[None]:
+    """Run `task` for as long as the block; what the block raises comes out as it is, in no exception group."""
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(task, *args)
+        try:
+            yield
+        except Exception as exc:  # noqa: BLE001 - raised below, bare
+            failure = exc
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 @asynccontextmanager
