@@ -304,8 +304,8 @@ class Client:
 
     # -- what the scheduler decides ------------------------------------------------------------------------------------
 
-    def ask(self, want: Want, remote: Remote, now: float) -> None:
-        """Send `remote` a want-block; it owes us the bytes from now on."""
+    def ask(self, want: Want, remote: Remote, now: float, patience: float) -> None:
+        """Send `remote` a want-block; it owes us the bytes from now on. `patience`: as for `Remote.ask`."""
         if want.standing is not None and want.standing != remote.peer:
             self._withdraw(want, want.standing)
         self.stand(want, None)
@@ -317,7 +317,7 @@ class Client:
                     session.members[peer].available.pop(want.cid, None)
             if remote.peer in session.members:
                 session.members[remote.peer].probes.pop(want.cid, None)
-        remote.ask(want.cid, want.size, now)
+        remote.ask(want.cid, want.size, now, patience)
         self._timed[remote.peer] = remote
         remote.wantlist.want(Entry(want.cid, want.priority, send_dont_have=True))
 

@@ -20,7 +20,6 @@ from .limits import (
     DEADLINE_MULTIPLE,
     FIRST_DEADLINE,
     HARD_DEADLINE_MULTIPLE,
-    LONGEST_WAIT,
     MAX_ASKS_PER_PEER,
     RATE_MEMORY,
     STALL_BACKOFF_MAX,
@@ -106,15 +105,18 @@ class Remote:
             return (self.in_flight + size) / self.rate
         return FIRST_DEADLINE * (self.in_flight + size) / WINDOW_START
 
-    def ask(self, cid: Cid, size: int, now: float) -> None:
-        """Account a want-block of about `size` bytes that goes out now."""
+    def ask(self, cid: Cid, size: int, now: float, patience: float) -> None:
+        """Account a want-block of about `size` bytes that goes out now.
+
+        `patience`: seconds that the queue here is believed to take at most.
+        """
         if not self.asks:
             self._sample_start += now - self._idle_since
         self.in_flight += size
         wait = max((self.latency if self.rate else 0.0), self.delay(0))
         if not self.rate:
             wait = max(wait, FIRST_DEADLINE / DEADLINE_MULTIPLE)
-        wait = min(wait, LONGEST_WAIT)
+        wait = min(wait, patience)
         soft = now + DEADLINE_CONSTANT + DEADLINE_MULTIPLE * wait
         hard = now + HARD_DEADLINE_MULTIPLE * (DEADLINE_CONSTANT + DEADLINE_MULTIPLE * wait)
         if self.asks:
