@@ -20,7 +20,7 @@ import plyvel
 
 from ..errors import FailedPrecondition, IpcsError, ResourceExhausted, StoreCorrupt
 from .datastore import Mutation
-from .disk import translate
+from .disk import disk_use, translate
 
 WRITE_BUFFER_SIZE = 8 << 20
 """Bytes of memtable, and so of log that an open after a crash has to replay: 8 MiB replay in about 50 ms."""
@@ -109,13 +109,8 @@ class LevelDBDatastore:
             wanted = min(wanted * 4, SCAN_CHUNK)
 
     def size(self) -> int:
-        total = 0
-        for entry in os.scandir(self._path):
-            try:
-                total += entry.stat().st_blocks * 512
-            except FileNotFoundError:
-                continue  # compacted away since it was listed
-        return total
+        with translate(str(self._path)):
+            return disk_use(self._path)
 
     def close(self) -> None:
         with self._excluded():
