@@ -33,6 +33,9 @@ fmt: setup      ## format the code
 docs: setup     ## write docs/cli.md from the commands' own help
 	$(PY) scripts/cli_reference.py
 
+fuzz: setup     ## fuzz TARGET (default: the list) for SECONDS (default 600)
+	$(PY) -m tests.fuzz $(if $(TARGET),$(TARGET) --seconds $(or $(SECONDS),600),all --seconds 0)
+
 bench: setup    ## a quick table of the data path, under three minutes
 	@scripts/test-peers kubo
 	$(PY) -m benchmarks.data_path --quick

@@ -54,10 +54,9 @@ class Share:
             yield block
 
 
-class Contender(Protocol):
-    """One implementation. `fetch` is the request that brings all blocks of a root into its store."""
+class Implementation(Protocol):
+    """Software that moves files. `fetch` is the request that brings all blocks of a root into its store."""
 
-    name: str
     fetch: str
 
     def open(self, directory: Path, *, durable: bool) -> AbstractAsyncContextManager[Peer]:
@@ -72,7 +71,6 @@ class Contender(Protocol):
 class Ipcs:
     """This project: `open_node` in a process of its own."""
 
-    name = "ipcs"
     fetch = "fetch"
 
     def open(self, directory: Path, *, durable: bool) -> AbstractAsyncContextManager[Peer]:
@@ -87,7 +85,6 @@ class Ipcs:
 class Kubo:
     """Kubo 0.22; its fetch is `pin`, the parallel walk of the whole DAG."""
 
-    name = "kubo"
     fetch = "pin"
 
     def open(self, directory: Path, *, durable: bool) -> AbstractAsyncContextManager[Peer]:
@@ -108,24 +105,47 @@ class Scripted:
 
     fetch = "get"
 
-    def __init__(self, name: str, script: str, *, chunked: bool) -> None:
-        self.name = name
+    def __init__(self, script: str, *, chunked: bool) -> None:
         self._script = script
         self._chunked = chunked
 
     def open(self, directory: Path, *, durable: bool) -> AbstractAsyncContextManager[Peer]:
         if durable:
-            raise InvalidArgument(f"{self.name} has no durable store", subject=self.name)
+            raise InvalidArgument(f"{self._script} has no durable store", subject=self._script)
         return open_script(directory, self._script)
 
     async def load(self, peer: Peer, _directory: Path, blob: Blob, share: Share) -> str:
         if share.of != 1:
-            raise InvalidArgument(f"{self.name} cannot hold a part of a file", subject=self.name)
+            raise InvalidArgument(f"{self._script} cannot hold a part of a file", subject=self._script)
         chunk = {"chunk": blob.leaf} if self._chunked else {}
         return str((await peer.call("add", path=str(blob.path), **chunk))["cid"])
 
 
-PY_LIBP2P = Scripted("py-libp2p", "pylibp2p_peer.py", chunked=True)
-"""The Bitswap inside py-libp2p; blocks in memory."""
-HTTP = Scripted("http", "http_peer.py", chunked=False)
-"""Python's http.server and a client that checks the sha256 while it writes the file."""
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """Who fetches, and from whom."""
+
+    name: str
+    fetcher: Implementation
+    provider: Implementation
+    is_plain: bool = False
+    """Only does the plain case: one provider, no durable store, leaves up to 512 KiB."""
+
+
+_IPCS, _KUBO = Ipcs(), Kubo()
+_PY_LIBP2P = Scripted("pylibp2p_peer.py", chunked=True)
+_HTTP = Scripted("http_peer.py", chunked=False)
+
+CONTENDERS = {
+    contender.name: contender
+    for contender in (
+        Contender("ipcs", _IPCS, _IPCS),
+        Contender("kubo", _KUBO, _KUBO),
+        Contender("kubo to ipcs", _IPCS, _KUBO),
+        Contender("ipcs to kubo", _KUBO, _IPCS),
+        Contender("py-libp2p", _PY_LIBP2P, _PY_LIBP2P, is_plain=True),
+        Contender("http", _HTTP, _HTTP, is_plain=True),
+    )
+}
+"""py-libp2p: the Bitswap inside it, blocks in memory. HTTP: Python's http.server, and a client that checks the sha256
+while it writes the file."""

@@ -18,26 +18,31 @@ from rich.table import Table
 
 from ipcs.errors import InvalidArgument
 
-from .contenders import HTTP, PY_LIBP2P, Contender, Ipcs, Kubo
+from .contenders import CONTENDERS, Contender
 from .measure import PROJECT, Record, Spread
 from .runner import Run, alternate
 from .scenarios import FULL, GO_IPFS, GOLANG, MB, QUICK, Scenario
 
-CONTENDERS: dict[str, Contender] = {"ipcs": Ipcs(), "kubo": Kubo(), "py-libp2p": PY_LIBP2P, "http": HTTP}
-YARDSTICKS = {PY_LIBP2P.name: (GO_IPFS, GOLANG), HTTP.name: (GO_IPFS, GOLANG)}
-"""Where those run that only do the plain case: one provider, no durable store, leaves up to 512 KiB."""
-SUBJECT = "ipcs"
+YARDSTICKS = (GO_IPFS, GOLANG)
+"""Where the contenders run that only do the plain case."""
+MIXED = (GOLANG,)
+"""Where Kubo and ipcs fetch from each other."""
 
 
 def contenders_for(scenario: Scenario, names: Sequence[str]) -> list[Contender]:
-    """Those of `names` that can do `scenario`."""
-    return [CONTENDERS[name] for name in names if name not in YARDSTICKS or scenario in YARDSTICKS[name]]
+    """Those of `names` that take part in `scenario`."""
+    chosen = [CONTENDERS[name] for name in names]
+    return [
+        one
+        for one in chosen
+        if (scenario in YARDSTICKS or not one.is_plain) and (scenario in MIXED or one.fetcher is one.provider)
+    ]
 
 
 def summary(runs: Sequence[Run]) -> Table:
-    """One row for each contender of a scenario; ratios are ipcs over the contender, round by round."""
+    """One row for each contender of a scenario; ratios are taken round by round."""
     table = Table(title=runs[0].scenario.name, title_justify="left")
-    for column in ("", "MB/s", "CPU-s/GB fetcher", "provider", "peak MB", "provider", "dup %", "ipcs is x times"):
+    for column in ("", "MB/s", "CPU-s/GB fetcher", "provider", "peak MB", "provider", "dup %", "x kubo", "ipcs is x"):
         table.add_column(column, justify="left" if not column else "right")
     for name in dict.fromkeys(run.contender for run in runs):
         mine = [run for run in runs if run.contender == name]
@@ -51,16 +56,21 @@ def summary(runs: Sequence[Run]) -> Table:
             f"{max(run.cost.fetcher_peak for run in mine) / MB:.0f}",
             f"{max(run.cost.provider_peak for run in mine) / MB:.0f}",
             f"{Spread.of(duplicates).median:.2f}" if duplicates else "",
-            f"{Spread.of(found):.2f}" if (found := ratios(runs, name)) else "",
+            _text(ratios(runs, name, "kubo")),
+            _text(ratios(runs, "ipcs", name)),
         )
     return table
 
 
-def ratios(runs: Sequence[Run], name: str) -> list[float]:
-    """MB/s of ipcs over that of `name` in the same round."""
-    ours = {run.round: run.rate for run in runs if run.contender == SUBJECT}
-    theirs = {run.round: run.rate for run in runs if run.contender == name}
-    return [ours[number] / rate for number, rate in theirs.items() if name != SUBJECT and number in ours]
+def ratios(runs: Sequence[Run], over: str, under: str) -> list[float]:
+    """MB/s of the contender `over` divided by that of `under` in the same round; empty for itself."""
+    rates = {(run.contender, run.round): run.rate for run in runs}
+    rounds = [number for name, number in rates if name == over and (under, number) in rates]
+    return [rates[over, number] / rates[under, number] for number in rounds if over != under]
+
+
+def _text(figures: Sequence[float]) -> str:
+    return f"{Spread.of(figures):.2f}" if figures else ""
 
 
 async def measure(scenarios: Sequence[Scenario], names: Sequence[str], rounds: int, disk: Path) -> list[Run]:

@@ -104,10 +104,11 @@ class Loaded:
         async with AsyncExitStack() as stack:
             for index in range(self._scenario.providers):
                 place = self._directory / f"{self.contender.name}-provider-{index}"
-                peer = await stack.enter_async_context(self.contender.open(place, durable=self._scenario.durable))
+                provider = self.contender.provider
+                peer = await stack.enter_async_context(provider.open(place, durable=self._scenario.durable))
                 share = Share(index, self._scenario.providers) if self._scenario.thirds else Share()
-                self._warm_up = await self.contender.load(peer, place, warm_up, Share())
-                self._root = await self.contender.load(peer, place, blob, share)
+                self._warm_up = await provider.load(peer, place, warm_up, Share())
+                self._root = await provider.load(peer, place, blob, share)
                 self._providers.append(peer)
             yield
 
@@ -125,20 +126,20 @@ class Loaded:
         return None
 
     async def _fetch(self, place: Path, number: int, stalls: int) -> Run:
-        scenario, contender = self._scenario, self.contender
-        extra = {"path": str(place / "copy")} if contender.fetch == "get" else {}
-        async with contender.open(place, durable=scenario.durable) as fetcher:
+        scenario, software = self._scenario, self.contender.fetcher
+        extra = {"path": str(place / "copy")} if software.fetch == "get" else {}
+        async with software.open(place, durable=scenario.durable) as fetcher:
             for provider in self._providers:
                 await fetcher.call("connect", addr=provider.addr)
-            await fetcher.call(contender.fetch, cid=self._warm_up, timeout=scenario.stall, **extra)
+            await fetcher.call(software.fetch, cid=self._warm_up, timeout=scenario.stall, **extra)
             if scenario.durable:
                 await trio.to_thread.run_sync(os.sync)
             else:
                 await trio.to_thread.run_sync(touch_memory, place / "touched", scenario.size)
             pids = [provider.process.pid for provider in self._providers]
             async with watch(fetcher.process.pid, pids) as cost:
-                answer = await fetcher.call(contender.fetch, cid=self._root, timeout=scenario.stall, **extra)
-        return Run(contender.name, scenario, number, answer["seconds"], cost, answer.get("duplicates"), stalls)
+                answer = await fetcher.call(software.fetch, cid=self._root, timeout=scenario.stall, **extra)
+        return Run(self.contender.name, scenario, number, answer["seconds"], cost, answer.get("duplicates"), stalls)
 
 
 async def alternate(

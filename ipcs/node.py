@@ -96,13 +96,14 @@ async def open_node(config: NodeConfig) -> AsyncIterator[Node]:
             host_config = HostConfig(identity=identity, listen=config.listen, agent=AGENT)
             async with open_host(host_config) as host, open_exchange(host, store.blocks) as exchange:
                 files = Files(store, exchange)
-                parts = NodeParts(config, host, store, exchange, files)
                 facade_config = FacadeConfig(
                     config.repo / "ingests", Mode(config.adopt), config.containerd, config.origins
                 )
                 async with (
-                    control_service(parts) as control,
                     open_facade(facade_config, store, host, exchange) as facade,
+                    control_service(
+                        NodeParts(config, host, store, exchange, files, facade.statistics.as_json)
+                    ) as control,
                     serve(config.socket_path, lambda bridge: [*control(bridge), *facade.service.handlers(bridge)]),
                     trio.open_nursery() as nursery,
                 ):

@@ -7,7 +7,7 @@ wants whose `Want.holders` name that member.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
 
 from ..block import Block
@@ -30,18 +30,21 @@ class Client:
         self.paused = False
         """Whether we read nothing: then no peer is late."""
         self._config = config
+        self._timed: dict[PeerId, Remote] = {}
+        """The peers that time may change something for; others need not be looked at."""
 
     # -- peers ---------------------------------------------------------------------------------------------------------
 
-    def connected(self, peer: PeerId, traffic: Traffic) -> None:
-        """A peer came; it joins every open session, as unknown."""
-        self.remotes[peer] = Remote(peer, self._config, traffic)
+    def connected(self, peer: PeerId, traffic: Traffic, changed: Callable[[], None]) -> None:
+        """A peer came; it joins every open session, as unknown. `changed`: its wantlist has news."""
+        self.remotes[peer] = Remote(peer, self._config, traffic, changed)
         for session in self.sessions.values():
             self._join(session, peer)
 
     def disconnected(self, peer: PeerId) -> None:
         """A peer went: what it was asked goes elsewhere."""
         remote = self.remotes.pop(peer, None)
+        self._timed.pop(peer, None)
         if remote is None:
             return
         for session in self.sessions.values():
@@ -301,8 +304,8 @@ class Client:
 
     # -- what the scheduler decides ------------------------------------------------------------------------------------
 
-    def ask(self, want: Want, remote: Remote, now: float) -> None:
-        """Send `remote` a want-block; it owes us the bytes from now on."""
+    def ask(self, want: Want, remote: Remote, now: float, patience: float) -> None:
+        """Send `remote` a want-block; it owes us the bytes from now on. `patience`: as for `Remote.ask`."""
         if want.standing is not None and want.standing != remote.peer:
             self._withdraw(want, want.standing)
         self.stand(want, None)
@@ -314,7 +317,8 @@ class Client:
                     session.members[peer].available.pop(want.cid, None)
             if remote.peer in session.members:
                 session.members[remote.peer].probes.pop(want.cid, None)
-        remote.ask(want.cid, want.size, now)
+        remote.ask(want.cid, want.size, now, patience)
+        self._timed[remote.peer] = remote
         remote.wantlist.want(Entry(want.cid, want.priority, send_dont_have=True))
 
     def stand(self, want: Want, remote: Remote | None, now: float = 0.0) -> None:
@@ -326,6 +330,7 @@ class Client:
             want.standing = remote.peer
             want.told[remote.peer] = None
             remote.standing[want.cid] = now
+            self._timed[remote.peer] = remote
             remote.remember(want.cid)
             remote.wantlist.want(Entry(want.cid, PRIORITY_STANDING, send_dont_have=True))
 
@@ -343,7 +348,10 @@ class Client:
         """Take overdue asks away from their peers."""
         if self.paused:
             return
-        for remote in self.remotes.values():
+        for remote in list(self._timed.values()):
+            if not remote.timed:
+                del self._timed[remote.peer]
+                continue
             was_stalled = remote.stalled
             for cid in remote.expire(now):
                 want = self.wants.get(cid)
@@ -385,7 +393,7 @@ class Client:
     def next_deadline(self, now: float) -> float:
         """When an ask is overdue, or a quiet peer may be probed."""
         deadline = inf
-        for remote in self.remotes.values():
+        for remote in self._timed.values():
             if not self.paused:
                 deadline = min(deadline, remote.due())
             if self.wants and remote.quiet_until > now:

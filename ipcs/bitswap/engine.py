@@ -11,6 +11,7 @@ read costs one message and its bounded debts, and is disconnected when that mess
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from math import inf
 from typing import assert_never
 
@@ -54,14 +55,12 @@ from .server import Server
 from .statistics import ExchangeStatistics, PeerStatistics, Traffic, total
 
 
-class _Outbound:
-    """What is on its way to one peer. Deadlines are when a message must have left; inf when none is out."""
+class _Peer:
+    """What the engine itself keeps of a connected peer."""
 
-    __slots__ = ("blocks_deadline", "control_deadline", "dropped", "traffic")
+    __slots__ = ("dropped", "traffic")
 
     def __init__(self) -> None:
-        self.control_deadline = inf
-        self.blocks_deadline = inf
         self.dropped = False
         self.traffic = Traffic()
 
@@ -74,17 +73,18 @@ class Engine:
         self.server = Server(config)
         self.conduct = Conduct()
         self._scheduler = Scheduler(self.client, config, rng)
-        self._outbound: dict[PeerId, _Outbound] = {}
+        self._peers: dict[PeerId, _Peer] = {}
         self._gone = Traffic()
+        self._dirty: dict[PeerId, None] = {}
+        """Peers that may have something to be sent."""
+        self._due: dict[tuple[PeerId, Lane], float] = {}
+        """Messages that are out, and when they must have left."""
         self._now = -inf
 
     def next_deadline(self) -> float:
         """The time at which `TimePassed` is due; inf when nothing is."""
         deadline = min(self.client.next_deadline(self._now), self._scheduler.next_deadline, self.server.next_deadline)
-        for outbound in self._outbound.values():
-            if not outbound.dropped:
-                deadline = min(deadline, outbound.control_deadline, outbound.blocks_deadline)
-        return deadline
+        return min(deadline, *self._due.values()) if self._due else deadline
 
     def expects(self, peer: PeerId) -> bool:
         """Whether `peer` was ever asked for anything: blocks from another need not even be hashed."""
@@ -161,41 +161,51 @@ class Engine:
         if ban is not None:
             actions.append(Disconnect(peer, f"banned: {ban.reason}", ban.until - now))
             return
-        if peer in self._outbound:
+        if peer in self._peers:
             return
-        outbound = self._outbound[peer] = _Outbound()
-        self.client.connected(peer, outbound.traffic)
-        self.server.connected(peer, outbound.traffic)
+        known = self._peers[peer] = _Peer()
+        changed = partial(self._dirty_peer, peer)
+        self.client.connected(peer, known.traffic, changed)
+        self.server.connected(peer, known.traffic, changed)
+
+    def _dirty_peer(self, peer: PeerId) -> None:
+        self._dirty[peer] = None
 
     def _disconnected(self, peer: PeerId) -> None:
-        outbound = self._outbound.pop(peer, None)
-        if outbound is not None:
-            self._gone.add(outbound.traffic)
+        known = self._peers.pop(peer, None)
+        if known is not None:
+            self._gone.add(known.traffic)
+        self._forget_messages(peer)
         self.client.disconnected(peer)
         self.server.disconnected(peer)
 
     def _drop(self, peer: PeerId, reason: str, actions: list[Action], ban_seconds: float = 0.0) -> None:
         """Close the connection; until that is done nothing more goes there and its wants are asked elsewhere."""
-        outbound = self._outbound[peer]
-        if not outbound.dropped:
-            outbound.dropped = True
+        known = self._peers[peer]
+        if not known.dropped:
+            known.dropped = True
             actions.append(Disconnect(peer, reason, ban_seconds))
+            self._forget_messages(peer)
             self.client.disconnected(peer)
             self.server.disconnected(peer)
 
+    def _forget_messages(self, peer: PeerId) -> None:
+        self._dirty.pop(peer, None)
+        for lane in Lane:
+            self._due.pop((peer, lane), None)
+
     def _drop_slow_readers(self, now: float, actions: list[Action]) -> None:
-        for peer, outbound in self._outbound.items():
-            if min(outbound.control_deadline, outbound.blocks_deadline) <= now:
-                self._drop(peer, "does not read what it is sent", actions)
+        for peer, _ in [key for key, due in self._due.items() if due <= now]:
+            self._drop(peer, "does not read what it is sent", actions)
 
     # -- messages in ---------------------------------------------------------------------------------------------------
 
     def _message(self, event: MessageReceived, now: float, actions: list[Action]) -> None:
         peer = event.peer
-        outbound = self._outbound.get(peer)
-        if outbound is None or outbound.dropped:
+        known = self._peers.get(peer)
+        if known is None or known.dropped:
             return
-        if (event.blocks or event.refused) and not self._blocks(event, outbound.traffic, now, actions):
+        if (event.blocks or event.refused) and not self._blocks(event, known.traffic, now, actions):
             return
         if event.haves:
             self.client.have(peer, event.haves)
@@ -226,31 +236,27 @@ class Engine:
     # -- messages out --------------------------------------------------------------------------------------------------
 
     def _lane_free(self, event: MessageSent | StreamFailed) -> None:
-        outbound = self._outbound.get(event.peer)
-        if outbound is None:
+        if self._due.pop((event.peer, event.lane), None) is None:
             return
-        if event.lane is Lane.CONTROL:
-            outbound.control_deadline = inf
-            if isinstance(event, StreamFailed) and event.peer in self.client.remotes:
-                self.client.remotes[event.peer].wantlist.restart()
-        else:
-            outbound.blocks_deadline = inf
+        self._dirty[event.peer] = None
+        if event.lane is Lane.BLOCKS:
             self.server.sent(event.peer)
+        elif isinstance(event, StreamFailed):
+            self.client.remotes[event.peer].wantlist.restart()
 
     def _send(self, now: float, actions: list[Action]) -> None:
-        for peer, outbound in self._outbound.items():
-            if outbound.dropped:
-                continue
-            if outbound.control_deadline == inf:
+        dirty, self._dirty = self._dirty, {}
+        for peer in dirty:
+            if (peer, Lane.CONTROL) not in self._due:
                 message = self._control(peer)
                 if message is not None:
-                    outbound.control_deadline = now + SEND_TIMEOUT_FLOOR
+                    self._due[peer, Lane.CONTROL] = now + SEND_TIMEOUT_FLOOR
                     actions.append(SendMessage(peer, Lane.CONTROL, message))
             ledger = self.server.ledgers[peer]
-            if outbound.blocks_deadline == inf and ledger.ready is not None:
+            if (peer, Lane.BLOCKS) not in self._due and ledger.ready is not None:
                 blocks = self.server.take_blocks(peer)
                 if blocks:
-                    outbound.blocks_deadline = now + SEND_TIMEOUT_FLOOR + ledger.sending / SEND_TIMEOUT_RATE
+                    self._due[peer, Lane.BLOCKS] = now + SEND_TIMEOUT_FLOOR + ledger.sending / SEND_TIMEOUT_RATE
                     actions.append(SendMessage(peer, Lane.BLOCKS, Message(blocks=blocks)))
 
     def _control(self, peer: PeerId) -> Message | None:
@@ -287,5 +293,5 @@ class Engine:
                 latency=remote.latency,
                 stalled=remote.stalled,
             )
-        together = total([self._gone, *(outbound.traffic for outbound in self._outbound.values())])
+        together = total([self._gone, *(known.traffic for known in self._peers.values())])
         return ExchangeStatistics(**asdict(together), wants=len(self.client.wants), peers=peers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 
 from ..block import Data
 from ..cid import Cid, PeerId
@@ -30,7 +31,8 @@ class PeerWant:
 class Ledger:
     """One peer. `wants` is what it holds open with us; the queue names those of them that we can send."""
 
-    def __init__(self, peer: PeerId, rate: float, traffic: Traffic) -> None:
+    def __init__(self, peer: PeerId, rate: float, traffic: Traffic, changed: Callable[[], None]) -> None:
+        self._changed = changed
         self.peer = peer
         self.wants: dict[Cid, PeerWant] = {}
         self.presences: dict[Cid, bool] = {}
@@ -53,6 +55,16 @@ class Ledger:
     def busy(self) -> bool:
         """Whether some block could be sent to it."""
         return bool(self._queued_orders or self.standing)
+
+    def say(self, cid: Cid, *, held: bool) -> None:
+        """Tell the peer HAVE or DONT_HAVE."""
+        self.presences[cid] = held
+        self._changed()
+
+    def put_ready(self, blocks: list[tuple[Cid, Data]], size: int) -> None:
+        """These blocks are the next message; `size` in bytes."""
+        self.ready, self.ready_size = blocks, size
+        self._changed()
 
     def queue(self, want: PeerWant) -> None:
         """`want` can be met."""

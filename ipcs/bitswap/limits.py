@@ -92,6 +92,9 @@ FIRST_DEADLINE = 1.0
 LONGEST_WAIT = 5.0
 """Seconds that a peer's queue is believed to take at most, however slow it was: a leaf at 50 kB/s."""
 
+LONGEST_WAIT_BESIDE_OTHERS = 1.0
+"""The same where other peers hold the block too: a frozen peer that was slow before must not hold it for long."""
+
 STANDING_DEADLINE = 2.5
 """Seconds in which an origin that delivers nothing at all loses the standing wants left with it."""
 

@@ -10,6 +10,7 @@ hard deadline. Deadlines of one peer are monotone in the order of asking, so onl
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from math import inf
 
 from ..cid import Cid, PeerId
@@ -19,7 +20,6 @@ from .limits import (
     DEADLINE_MULTIPLE,
     FIRST_DEADLINE,
     HARD_DEADLINE_MULTIPLE,
-    LONGEST_WAIT,
     MAX_ASKS_PER_PEER,
     RATE_MEMORY,
     STALL_BACKOFF_MAX,
@@ -56,11 +56,11 @@ class Ask:
 class Remote:
     """A connected peer. The client owns it; nothing in it refers to sessions."""
 
-    def __init__(self, peer: PeerId, config: Config, traffic: Traffic) -> None:
+    def __init__(self, peer: PeerId, config: Config, traffic: Traffic, changed: Callable[[], None]) -> None:
         self.peer = peer
         self.traffic = traffic
         self.presences = True
-        self.wantlist = Wantlist()
+        self.wantlist = Wantlist(changed)
         self.asks: dict[Cid, Ask] = {}
         self.standing: dict[Cid, float] = {}
         """Want-blocks of lowest priority left here, and since when; they are no part of the window."""
@@ -94,21 +94,29 @@ class Remote:
         """Whether enough of the window is free to make a message worth while."""
         return self.in_flight <= self.window * _REFILL and self.room(now)
 
+    @property
+    def timed(self) -> bool:
+        """Whether time may change something: it owes us blocks, or is quiet."""
+        return bool(self.asks or self.standing or self.stalled)
+
     def delay(self, size: int) -> float:
         """Seconds until `size` more bytes would be here, by measured rate; used to compare peers."""
         if self.rate:
             return (self.in_flight + size) / self.rate
         return FIRST_DEADLINE * (self.in_flight + size) / WINDOW_START
 
-    def ask(self, cid: Cid, size: int, now: float) -> None:
-        """Account a want-block of about `size` bytes that goes out now."""
+    def ask(self, cid: Cid, size: int, now: float, patience: float) -> None:
+        """Account a want-block of about `size` bytes that goes out now.
+
+        `patience`: seconds that the queue here is believed to take at most.
+        """
         if not self.asks:
             self._sample_start += now - self._idle_since
         self.in_flight += size
         wait = max((self.latency if self.rate else 0.0), self.delay(0))
         if not self.rate:
             wait = max(wait, FIRST_DEADLINE / DEADLINE_MULTIPLE)
-        wait = min(wait, LONGEST_WAIT)
+        wait = min(wait, patience)
         soft = now + DEADLINE_CONSTANT + DEADLINE_MULTIPLE * wait
         hard = now + HARD_DEADLINE_MULTIPLE * (DEADLINE_CONSTANT + DEADLINE_MULTIPLE * wait)
         if self.asks:

@@ -24,7 +24,11 @@ from ..cid import Cid
 from .client import Client
 from .events import FindProviders
 from .limits import (
+    DEADLINE_CONSTANT,
+    DEADLINE_MULTIPLE,
     ENDGAME_SLACK,
+    LONGEST_WAIT,
+    LONGEST_WAIT_BESIDE_OTHERS,
     MAX_BROADCAST_WANTS,
     MAX_PROBES_PER_PEER,
     MAX_STANDING_PER_PEER,
@@ -34,7 +38,7 @@ from .limits import (
     Config,
 )
 from .rate import TokenBucket
-from .remote import Remote
+from .remote import Ask, Remote
 from .session import Holding, Member, Session, Want
 
 
@@ -101,7 +105,7 @@ class Scheduler:
             if want is None:
                 ready.remove(remote)
                 continue
-            self._ask(want, session, remote, now)
+            self._ask(want, session, remote, now, alone=avoid is None)
             if not (remote.room(now) and self._permitted(remote, now)):
                 ready.remove(remote)
 
@@ -115,11 +119,12 @@ class Scheduler:
             self._wake = min(self._wake, at)
         return at <= now
 
-    def _ask(self, want: Want, session: Session, remote: Remote, now: float) -> None:
+    def _ask(self, want: Want, session: Session, remote: Remote, now: float, *, alone: bool) -> None:
+        """`alone`: nobody else is known to hold it, so more patience costs nothing."""
         want.size = session.estimate
         self._bucket.take(want.size, now)
         remote.bucket.take(want.size, now)
-        self._client.ask(want, remote, now)
+        self._client.ask(want, remote, now, LONGEST_WAIT if alone else LONGEST_WAIT_BESIDE_OTHERS)
 
     # -- rule 2 --------------------------------------------------------------------------------------------------------
 
@@ -145,7 +150,7 @@ class Scheduler:
                 return
             if source is member.dormant:
                 member.dormant.pop(want.cid)
-            self._ask(want, session, remote, now)
+            self._ask(want, session, remote, now, alone=len(want.holders) < 2)
 
     def _choose(self, session: Session, source: dict[Cid, Want]) -> Want | None:
         for want in session.in_order():
@@ -183,29 +188,34 @@ class Scheduler:
     def _endgame(self, session: Session, full: list[Remote], now: float) -> None:
         if session.next_unasked() is not None:
             return
+        idle = [remote for remote in full if not remote.stalled and self._may_ask(remote, now)]
         for want in session.wants.values():
             if len(want.asked) != 1 or want.received:
                 continue
-            remote = self._client.remotes[want.asked[0]]
-            ask = remote.asks.get(want.cid)
-            if ask is None:
+            ask = self._client.remotes[want.asked[0]].asks.get(want.cid)
+            helper = self._helper(want, idle, now)
+            if ask is None or helper is None:
                 continue
-            late = ask.expected + max(ENDGAME_SLACK, remote.latency)
+            late = ask.sent + self._patience(ask, self._client.remotes[want.asked[0]], helper)
             if late > now:
                 self._wake = min(self._wake, late)
-                continue
-            helper = self._helper(want, full, now)
-            if helper is not None:
-                self._ask(want, session, helper, now)
+            else:
+                self._ask(want, session, helper, now, alone=False)
 
-    def _helper(self, want: Want, full: list[Remote], now: float) -> Remote | None:
-        """The peer that would deliver an overdue want soonest, other than the one that is late."""
-        holders = [self._client.remotes[peer] for peer in want.holders]
-        able = [
-            remote
-            for remote in (*full, *holders)
-            if remote.peer not in want.asked and not remote.stalled and self._may_ask(remote, now)
-        ]
+    def _patience(self, ask: Ask, remote: Remote, helper: Remote) -> float:
+        """Seconds to wait for an asked want while `helper` is idle: what its peer should need, or some of the helper's
+        times, whichever is less."""
+        own = ask.expected - ask.sent + max(ENDGAME_SLACK, remote.latency)
+        helpers = max(helper.delay(ask.size), helper.latency)
+        return min(own, DEADLINE_CONSTANT + DEADLINE_MULTIPLE * helpers)
+
+    def _helper(self, want: Want, idle: list[Remote], now: float) -> Remote | None:
+        """The peer that would deliver a late want soonest, other than the one that is late."""
+        able = [remote for remote in idle if remote.peer not in want.asked and remote.room(now)]
+        for peer in want.holders:
+            remote = self._client.remotes[peer]
+            if peer not in want.asked and not remote.stalled and self._may_ask(remote, now):
+                able.append(remote)
         return min(able, key=lambda remote: remote.delay(want.size), default=None)
 
     # -- rule 5 --------------------------------------------------------------------------------------------------------
@@ -227,7 +237,7 @@ class Scheduler:
             elif alone and not remote.asks and self._may_ask(remote, now):
                 want = session.next_unasked()
                 if want is not None:
-                    self._ask(want, session, remote, now)
+                    self._ask(want, session, remote, now, alone=True)
 
     def _broadcast(self, session: Session, now: float, searches: list[FindProviders]) -> None:
         if session.next_unasked() is None:

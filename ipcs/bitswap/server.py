@@ -14,7 +14,7 @@ the first receiver announces it and the want is cancelled (swarm simulation, str
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 
 from ..block import Data, prefix_of
@@ -38,6 +38,8 @@ class Server:
         self._bucket = TokenBucket(config.upload_rate)
         self._waiting: dict[Multihash, dict[PeerId, list[Cid]]] = {}
         self._copies: dict[Cid, float] = {}
+        self._busy: dict[PeerId, Ledger] = {}
+        """The peers that some block could be sent to."""
         self._outstanding = 0
         self._virtual = 0
         self._wake = inf
@@ -52,13 +54,14 @@ class Server:
         """Whether a peer waits for a block that we lack."""
         return bool(self._waiting)
 
-    def connected(self, peer: PeerId, traffic: Traffic) -> None:
-        """Open a ledger."""
-        self.ledgers[peer] = Ledger(peer, self._config.upload_rate_per_peer, traffic)
+    def connected(self, peer: PeerId, traffic: Traffic, changed: Callable[[], None]) -> None:
+        """Open a ledger. `changed`: there is something to send."""
+        self.ledgers[peer] = Ledger(peer, self._config.upload_rate_per_peer, traffic, changed)
 
     def disconnected(self, peer: PeerId) -> None:
         """Free everything of `peer`."""
         ledger = self.ledgers.pop(peer, None)
+        self._busy.pop(peer, None)
         if ledger is None:
             return
         for want in ledger.wants.values():
@@ -95,7 +98,7 @@ class Server:
             return
         if size is None:
             if entry.send_dont_have:
-                ledger.presences[entry.cid] = False
+                ledger.say(entry.cid, held=False)
             want = PeerWant(entry.cid, want_block, entry.priority, entry.send_dont_have, None)
             ledger.wants[entry.cid] = want
             if known is None or known.size is not None:
@@ -111,9 +114,10 @@ class Server:
             ledger.presences.pop(want.cid, None)
             ledger.wants[want.cid] = want
             ledger.queue(want)
+            self._busy[ledger.peer] = ledger
         else:
             ledger.wants.pop(want.cid, None)
-            ledger.presences[want.cid] = True
+            ledger.say(want.cid, held=True)
 
     def _make_room(self, ledger: Ledger, entry: Entry) -> bool:
         """Drop a want for a block that we lack, else one of lower priority; False when `entry` is the least."""
@@ -163,7 +167,12 @@ class Server:
         """Which blocks to read for whom, in the order of who is served next."""
         self._wake = inf
         reads: list[tuple[PeerId, list[Cid]]] = []
-        ready = [ledger for ledger in self.ledgers.values() if ledger.busy and self._may_read(ledger, now)]
+        ready: list[Ledger] = []
+        for ledger in list(self._busy.values()):
+            if not ledger.busy:
+                del self._busy[ledger.peer]
+            elif self._may_read(ledger, now):
+                ready.append(ledger)
         while ready and self._outstanding < self._config.max_outstanding:
             ledger = min(ready, key=lambda candidate: candidate.served)
             ready.remove(ledger)
@@ -227,7 +236,7 @@ class Server:
         ledger = self.ledgers.get(peer)
         if ledger is None:
             return
-        ledger.ready = []
+        ready: list[tuple[Cid, Data]] = []
         total = 0
         for cid, data in blocks:
             want = ledger.wants.get(cid)
@@ -240,12 +249,12 @@ class Server:
                 self._want(ledger, Entry(cid, want.priority, False, not want.want_block, want.send_dont_have), None)
                 continue
             want.claimed = True
-            ledger.ready.append((cid, data))
+            ready.append((cid, data))
             total += block_size(len(data))
         self._release(ledger, ledger.reading - total)
-        ledger.reading, ledger.ready_size = 0, total
-        if not ledger.ready:
-            ledger.ready = None
+        ledger.reading = 0
+        if ready:
+            ledger.put_ready(ready, total)
 
     def take_blocks(self, peer: PeerId) -> list[WireBlock]:
         """The blocks of the next message to `peer`, less those it cancelled; empty when there is none."""

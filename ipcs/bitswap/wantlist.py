@@ -8,6 +8,7 @@ goes into a later message, because within one message entries of a CID are merge
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import islice
 
 from ..cid import Cid
@@ -15,9 +16,13 @@ from .message import Entry
 
 
 class Wantlist:
-    """Our wants as one peer should hold them. Iteration orders are insertion orders."""
+    """Our wants as one peer should hold them. Iteration orders are insertion orders.
 
-    def __init__(self) -> None:
+    `changed` is called whenever there is something new to say.
+    """
+
+    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
+        self._changed = changed
         self.sent: dict[Cid, Entry] = {}
         self._pending: dict[Cid, Entry] = {}
         self._resend = False
@@ -38,11 +43,13 @@ class Wantlist:
             self._pending.pop(entry.cid, None)
         else:
             self._pending[entry.cid] = entry
+            self._changed()
 
     def cancel(self, cid: Cid) -> None:
         """Withdraw: a cancel when the peer holds the want, nothing when it was never told."""
         if cid in self.sent:
             self._pending[cid] = Entry(cid, 0, cancel=True)
+            self._changed()
         else:
             self._pending.pop(cid, None)
 
@@ -62,6 +69,7 @@ class Wantlist:
     def restart(self) -> None:
         """The stream broke: what the peer holds is not known. The next message states the full list."""
         self._resend = True
+        self._changed()
 
     def take(self, limit: int) -> tuple[list[Entry], bool]:
         """The entries of the next message, at most `limit`, and whether they are the full list."""

@@ -11,10 +11,10 @@ import os
 import sys
 
 from ..errors import IpcsError
-from . import block, car, cidcmd, dag, files, pins, repo, swarm
+from . import bitswap, block, car, cidcmd, containerd, dag, files, pins, repo, swarm
 from .terminal import Terminal
 
-GROUPS = (files, dag, car, cidcmd, block, pins, repo, swarm)
+GROUPS = (files, dag, car, cidcmd, block, pins, repo, swarm, bitswap, containerd)
 """Modules with a `register(sub)`; help lists their commands in this order."""
 
 INTERRUPTED = 130

@@ -14,7 +14,7 @@ from .terminal import Terminal, human_bytes
 def register(sub: Subparsers[argparse.ArgumentParser]) -> None:
     """Add the commands about the node itself."""
     command(sub, "id", _id, about="show peer id, addresses and protocols of the node", example="ipcs id --json")
-    command(sub, "peers", _peers, about="list the connected peers", example="ipcs peers")
+    command(sub, "peers", _peers, about="list the connected peers, and those that are banned", example="ipcs peers")
     dial = command(
         sub,
         "connect",
@@ -42,6 +42,11 @@ def _peers(args: argparse.Namespace, terminal: Terminal) -> int:
                 row = frame["item"]
                 moved = f"received {human_bytes(row['bytes_received'])}, sent {human_bytes(row['bytes_sent'])}"
                 terminal.show(row, f"{row['address'] or row['id']}  {row['agent_version'] or '?'}  {moved}")
+        for frame in node.stream("bitswap.bans", timeout=args.timeout):
+            if isinstance(frame, dict) and "item" in frame:
+                row = frame["item"]
+                left = f"banned for {row['seconds_left']:.0f} s more"
+                terminal.show({"banned": row}, f"{row['id']}  {left}: {row['reason']} (see `ipcs bitswap unban`)")
     return 0
 
 

@@ -214,9 +214,8 @@ class Adoption:
         except IpcsError as exc:
             await self._break(promise, arrival, exc)
         finally:
-            arrival.fail(
-                NotFound(f"content {promise.digest} is no longer arriving; read it again", subject=promise.digest)
-            )
+            if scope.cancel_called:  # deleted by containerd, or the node stops
+                arrival.fail(NotFound(f"content {promise.digest}: not found", subject=promise.digest))
             self._arrivals.pop(promise.digest, None)
             self._scopes.pop(promise.digest, None)
 

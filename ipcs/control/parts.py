@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..bitswap.exchange import Exchange
@@ -20,3 +21,5 @@ class NodeParts:
     store: Store
     exchange: Exchange
     files: Files
+    adoption: Callable[[], Mapping[str, int | float]]
+    """Counters of the content store that containerd uses."""

@@ -16,13 +16,14 @@ import trio
 from .. import errors
 from ..block import Data
 from ..rpc import Bridge, Handlers, reporting
-from . import block, dag, files, pins, repo, swarm
+from . import bitswap, block, dag, files, pins, repo, swarm
 from .call import Call, Method
 from .frames import SERVICE, Frame, decode, encode
 from .parts import NodeParts
 
 METHODS: Mapping[str, Method] = {
     **swarm.METHODS,
+    **bitswap.METHODS,
     **files.METHODS,
     **dag.METHODS,
     **block.METHODS,

@@ -51,7 +51,12 @@ async def _stat(parts: NodeParts, _params: dict[str, Any], _call: Call) -> dict[
     store = await trio.to_thread.run_sync(parts.store.statistics)
     exchange = asdict(parts.exchange.statistics())
     del exchange["peers"]
-    return {"peers": len(parts.host.peers()), "bitswap": exchange, "store": asdict(store)}
+    return {
+        "peers": len(parts.host.peers()),
+        "bitswap": exchange,
+        "store": asdict(store),
+        "adoption": dict(parts.adoption()),
+    }
 
 
 METHODS: Mapping[str, Method] = {"id": _id, "peers": _peers, "connect": _connect, "stat": _stat}

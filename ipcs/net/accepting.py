@@ -14,7 +14,7 @@ import trio
 from ..errors import IpcsError, RemoteProtocolError
 from . import multistream
 from .interface import Handler, Inbound, StreamSink
-from .services import Containment, Services
+from .services import Services
 from .streams import Connection, MuxedStream
 
 log = logging.getLogger(__name__)
@@ -104,18 +104,19 @@ class Pushed:
         self._stream = stream
         self._inbound = inbound
         self._sink: StreamSink | None = sink
+        self._contained = connection.contain("a stream sink")
 
     def on_data(self, data: memoryview) -> None:
         """Feed the sink. What it raises ends this stream."""
         if self._sink is None:
             return
-        with self._contain() as run:
+        with self._contained:
             try:
                 self._sink.feed(data)
             except IpcsError as exc:
                 self._connection.reset(self._stream, exc.message)
                 return
-        if run.raised:
+        if self._contained.raised:
             self._connection.reset(self._stream, "internal error")
             return
         self._connection.consumed(self._stream, len(data))
@@ -127,7 +128,7 @@ class Pushed:
         self._connection.end(self._stream)
         if sink is None:
             return
-        with self._contain():
+        with self._contained:
             try:
                 sink.eof()
             except IpcsError as exc:
@@ -138,14 +139,11 @@ class Pushed:
         """The abrupt end."""
         sink, self._sink = self._sink, None
         if sink is not None:
-            with self._contain():
+            with self._contained:
                 sink.reset()
 
     def on_window(self) -> None:
         """Nothing is sent here."""
-
-    def _contain(self) -> Containment:
-        return self._connection.contain("a stream sink")
 
 
 async def serve(handler: Handler, stream: MuxedStream, connection: Connection) -> None:

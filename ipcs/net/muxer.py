@@ -231,7 +231,10 @@ class Muxer:
                     self.reset(stream, "no protocol was agreed on in time")
 
     def _dispatch(self, event: Event) -> None:
-        if isinstance(event, DataReceived | StreamEnded | WindowOpened):
+        if isinstance(event, DataReceived):  # one for every frame: before all others
+            if (endpoint := self._endpoints.get(event.stream)) is not None:  # else reset earlier in the same batch
+                endpoint.on_data(event.data)
+        elif isinstance(event, StreamEnded | WindowOpened):
             self._to_endpoint(event)
         elif isinstance(event, StreamOpened):
             self._endpoints[event.stream] = Negotiation(self, event.stream, self._services, self._others_in)
@@ -245,13 +248,11 @@ class Muxer:
         elif event.code != GoAwayCode.NORMAL:
             self.end_connection(f"the peer ends the connection with code {event.code}")
 
-    def _to_endpoint(self, event: DataReceived | StreamEnded | WindowOpened) -> None:
+    def _to_endpoint(self, event: StreamEnded | WindowOpened) -> None:
         endpoint = self._endpoints.get(event.stream)
-        if endpoint is None:  # reset by an earlier event of the same batch
+        if endpoint is None:
             return
-        if isinstance(event, DataReceived):
-            endpoint.on_data(event.data)
-        elif isinstance(event, StreamEnded):
+        if isinstance(event, StreamEnded):
             endpoint.on_end()
             self._forget_if_closed(event.stream)
         else:

@@ -38,6 +38,9 @@ SCAN_CHUNK = 512
 """Most pairs read at a time by a scan, so that no iterator outlives a reopen; the first reads are short, as many
 scans want one pair only."""
 
+RECOVERY_SIZE = WRITE_BUFFER_SIZE + (4 << 20)
+"""Bytes that an open may write: the log as a table, and a manifest."""
+
 RESERVE_SIZE = 24 << 20
 """Bytes set aside for a full disk: a table of one memtable, its log, and the compaction that they may set off."""
 
@@ -53,7 +56,8 @@ class LevelDBDatastore:
         self._path = path
         self._write_buffer_size = write_buffer_size
         self._reserve = path.with_name(path.name + ".reserve")
-        self._gate = threading.Condition(threading.Lock())
+        self._mutex = threading.Lock()
+        self._gate = threading.Condition(self._mutex)
         self._readers = 0
         self._excluding = False
         self._broken = False
@@ -142,13 +146,13 @@ class LevelDBDatastore:
             self._leave()
 
     def _enter(self) -> None:
-        with self._gate:
+        with self._mutex:  # the bare lock: a Condition enters it through Python, half a microsecond later
             if self._excluding:
                 self._gate.wait_for(lambda: not self._excluding)
             self._readers += 1
 
     def _leave(self) -> None:
-        with self._gate:
+        with self._mutex:
             self._readers -= 1
             if self._excluding and not self._readers:
                 self._gate.notify_all()
@@ -168,13 +172,23 @@ class LevelDBDatastore:
                 self._gate.notify_all()
 
     def _reopen(self) -> None:
-        """Open the database anew after a failed write. Until that succeeds, writes try again and reads are refused."""
+        """Open the database anew after a failed write. Raises, and leaves it open for reads, when there is no room."""
         with self._excluded():
             if self._broken:
-                self._database.close()
                 self._release_reserve()
+                self._find_room()
+                self._database.close()
                 self._database = self._open()
                 self._broken = False
+
+    def _find_room(self) -> None:
+        """Whether an open could write what it has to: once closed for nothing, even reads would be refused."""
+        probe = self._path.with_name(self._path.name + ".probe")
+        with translate(str(self._path)):
+            try:
+                _allocate(probe, RECOVERY_SIZE)
+            finally:
+                probe.unlink(missing_ok=True)
 
     def _open(self) -> plyvel.DB:
         try:
@@ -185,6 +199,7 @@ class LevelDBDatastore:
                 lru_cache_size=CACHE_SIZE,
                 bloom_filter_bits=BLOOM_BITS,
                 max_open_files=MAX_OPEN_FILES,
+                compression=None,  # hashes do not compress; uncompressed tables are read where they are mapped
             )
         except plyvel.Error as exc:
             raise _translated(exc, self._path) from exc
@@ -195,19 +210,25 @@ class LevelDBDatastore:
         size = self._reserve.stat().st_size if self._reserve.exists() else 0
         if size < RESERVE_SIZE and found.f_bavail * found.f_frsize < 2 * RESERVE_SIZE:
             return False
-        descriptor = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            os.posix_fallocate(descriptor, 0, RESERVE_SIZE)
+            _allocate(self._reserve, RESERVE_SIZE)
         except OSError:
             self._release_reserve()
             return False  # somebody else took the room in between
-        finally:
-            os.close(descriptor)
         return True
 
     def _release_reserve(self) -> None:
         self._reserve.unlink(missing_ok=True)
         self._reserved = False
+
+
+def _allocate(path: Path, size: int) -> None:
+    """Make a file that really takes `size` bytes."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
 
 
 def _read_chunk(iterator: plyvel.RawIterator, position: bytes, prefix: bytes, wanted: int) -> list[tuple[bytes, bytes]]:

@@ -20,8 +20,8 @@ from .datastore import Datastore, Mutation, Transaction
 from .layout import Entry
 from .segments import Location, SegmentLog
 
-INLINE_MAX = 1024
-"""Largest block, in bytes, kept in the index. See docs/adr/0011: a page of the log costs 4 KiB, LevelDB writes 4x."""
+INLINE_MAX = 2048
+"""Largest block, in bytes, kept in the index: there it is written twice, here it takes a page (docs/adr/0011)."""
 
 MIN_FREE = 64 << 20
 """Free bytes of the file system below which no block is accepted: the index needs room for its own log and tables."""

@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from ..control.client import ControlClient
+
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 
@@ -243,6 +245,16 @@ class NodeProcess(Process):
         ready = self._ready(already)
         self.peer_id: str = ready["id"]
         self.address: str = ready["addresses"][0]
+
+    def wait_for_peers(self, count: int) -> Self:
+        """Return when it is connected to at least `count` peers."""
+        end = time.monotonic() + START_SECONDS
+        with ControlClient(self.socket) as client:
+            while time.monotonic() < end:
+                if client.call("stat")["peers"] >= count:
+                    return self
+                time.sleep(0.05)
+        raise TimeoutError(f"the node did not find {count} peers:\n{self.log()[-2000:]}")
 
     def _ready(self, already: int) -> dict[str, str]:
         end = time.monotonic() + START_SECONDS

@@ -25,7 +25,7 @@ OpenDatastore = Callable[[], Datastore]
 OpenBlockstore = Callable[[], Blockstore]
 OpenStore = Callable[[], Store]
 
-SIZES = (0, 1, 1023, 1024, 1025, 4095, 4096, 4097, 262_144, 1 << 20)
+SIZES = (0, 1, 1024, 2047, 2048, 2049, 4095, 4096, 4097, 262_144, 1 << 20)
 """Lengths of blocks, in bytes, around every limit that an implementation is likely to have."""
 
 

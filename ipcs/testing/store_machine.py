@@ -38,7 +38,7 @@ MEMORY = Path("/dev/shm")
 SEGMENT_SIZE = 16 << 10
 """Small, so that a handful of blocks fills several segments."""
 
-LEAVES = [bytes((index + 1,)) * size for index, size in enumerate((10, 4096, 5000, 9000, 4097, 1025))]
+LEAVES = [bytes((index + 1,)) * size for index, size in enumerate((10, 4096, 5000, 9000, 4097, 2049))]
 _TWICE = make_node([make_block(LEAVES[4]).cid] * 2)
 DAGS = [
     make_dag(LEAVES[:4], 2),

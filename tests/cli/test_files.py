@@ -101,8 +101,11 @@ def test_directories(tmp_path: Path, hello: Path) -> None:
         (["--hash", "blake3", "--cid-version", "0"], b"sha2-256 only"),
         (["--profile", "nope"], b"there are ipcs-v1, unixfs-v0-2015"),
         (["--max-file-links", "1"], b"at least 2 links"),
-        (["--mode", "9"], b"write it in octal"),
+        (["--mode", "0o9"], b"write it in octal"),
+        (["--mode", "644"], b"write it in octal"),
         (["--mtime", "1", "--mtime-nsecs", "1000000000"], b"out of range"),
+        (["--mtime-nsecs", "5"], b"needs --mtime"),
+        (["--mode", "0644", "--raw-leaves"], b"leave out --raw-leaves"),
     ],
     ids=str,
 )

@@ -6,9 +6,11 @@ import time
 
 import pytest
 
+from ipcs.store.store import open_store
 from ipcs.testing.content_conformance import CHECKS
 from ipcs.testing.images import build_image
 from ipcs.testing.tiny_registry import TinyRegistry
+from ipcs.unixfs.walk import links_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.interop]
 
@@ -106,9 +108,9 @@ def ingest_offset(a, digest):
 def fsck(a):
     """The store is sound once the node has stopped."""
     a.node.stop()
-    argv = [sys.executable, "-m", "ipcs", "fsck", "--repo", str(a.directory / "n" / "repo")]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
+    with open_store(a.directory / "n" / "repo" / "store", links_of) as store:
+        report = store.fsck()
+    assert report.is_clean, report.problems
 
 
 def test_kill_mid_unpack_and_the_same_command_succeeds(pair, reference):

@@ -392,3 +392,15 @@ async def test_a_reader_that_leaves_gives_its_seat_back(image):
             await b.call(leave)
             with trio.fail_after(3):
                 await until(lambda: room._value == MAX_WAITING)
+
+
+async def test_a_reader_that_waits_for_the_last_leaf_gets_it(image):
+    """The withheld end is served to who waits for it, not only to who asks again."""
+    layer = image.layers[1]
+    data = image.blobs[layer]
+    with TinyRegistry({"img": image}, rate=20_000_000) as registry:
+        async with member("b") as b:
+            b.facade.content.promise(Promise(layer, len(data), ((registry.address, "img"),)))
+            b.facade.service._adoption.resume()
+            with trio.fail_after(20):
+                assert await b.read(layer, len(data), window=len(data)) == data

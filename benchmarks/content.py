@@ -1,0 +1,271 @@
+"""containerd's content store over ipcs beside containerd's own: `python -m benchmarks.content [PART ...] [--rounds N]`.
+
+Each part compares within one run, alternating. Parts: `ctr` (content ingest and get of 296 MB), `pull` (an image of
+about 320 MB, with unpack), `reads` (Read calls beside a bare gRPC handler), `metadata` (Info and List with 100,000
+blobs), `blocked` (metadata while 64 Reads wait), `adopt` (an image from a peer beside the registry). The first two and
+the last need root, containerd, runc and docker-registry. Blobs are incompressible, so unpack costs little and the ratio
+is the worst one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from ipcs.content import wire
+from ipcs.content.client import RemoteContent
+from ipcs.content.descriptor import Info
+from ipcs.content.records import Promise, Promises, Records
+from ipcs.content.wire import ReadRequest
+from ipcs.control.client import ControlClient
+from ipcs.store.references import CONTAINERD
+from ipcs.store.store import open_store
+from ipcs.testing.containerd import Containerd, NodeProcess, Process, Registry
+from ipcs.testing.images import build_image, push_image
+from ipcs.testing.members import short_directory
+from ipcs.unixfs.walk import links_of
+
+BLOB = 296_160_075
+LAYERS = (30_000_000, 6_000_000, 42_000_000, 81_000_000, 93_000_000, 68_000_000)
+"""Sizes of the layers of a golang image, in bytes."""
+
+WINDOW = 32 * 1024
+BLOBS = 100_000
+
+Row = dict[str, Any]
+
+
+def main() -> int:
+    """Run the parts asked for, print a line of JSON for each figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    machine = {"machine": platform.machine(), "cpus": os.cpu_count(), "date": time.strftime("%Y-%m-%d %H:%M")}
+    print(json.dumps({"benchmark": "content", "rounds": args.rounds, **machine}))
+    for part in args.parts or PARTS:
+        with short_directory() as directory:
+            for row in PARTS[part](directory, args.rounds):
+                print(json.dumps({"part": part, **row}), flush=True)
+    return 0
+
+
+def _ratio(name: str, ours: list[float], theirs: list[float], unit: str = "s") -> Row:
+    pairs = sorted(a / b for a, b in zip(ours, theirs, strict=True))
+    return {
+        "what": name,
+        "ours": round(statistics.median(ours), 3),
+        "other": round(statistics.median(theirs), 3),
+        "unit": unit,
+        "ratio": round(statistics.median(pairs), 3),
+        "ratio_range": [round(pairs[0], 3), round(pairs[-1], 3)],
+    }
+
+
+def _timed(work: Callable[[], object]) -> float:
+    os.sync()
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+@contextmanager
+def _both(directory: Path, *args: str) -> Iterator[tuple[Containerd, Containerd]]:
+    """A containerd over a node, and one with its own store."""
+    with (
+        NodeProcess(directory / "n", *args) as node,
+        Containerd(directory / "ours", node.socket) as ours,
+        Containerd(directory / "theirs", None) as theirs,
+    ):
+        yield ours, theirs
+
+
+def bench_ctr(directory: Path, rounds: int) -> Iterator[Row]:
+    """`ctr content ingest` and `get`."""
+    path = directory / "blob"
+    times: dict[tuple[str, str], list[float]] = {(k, w): [] for k in ("ingest", "get") for w in ("ours", "theirs")}
+    with _both(directory, "--adopt", "off") as (ours, theirs):
+        for number in range(rounds):
+            data = hashlib.shake_128(b"%d" % number).digest(BLOB)
+            path.write_bytes(data)
+            digest = "sha256:" + hashlib.sha256(data).hexdigest()
+            for which, containerd in (("ours", ours), ("theirs", theirs)):
+                argv = ["ctr", "-a", str(containerd.socket), "content"]
+
+                def ingest(argv: list[str] = argv) -> None:
+                    with path.open("rb") as file:
+                        subprocess.run([*argv, "ingest", "bench"], stdin=file, check=True, capture_output=True)
+
+                times["ingest", which].append(_timed(ingest))
+                get = [*argv, "get", digest]
+                times["get", which].append(_timed(partial(subprocess.run, get, check=True, stdout=subprocess.DEVNULL)))
+                containerd.ctr("content", "rm", digest)
+    for kind in ("ingest", "get"):
+        yield _ratio(f"ctr content {kind} of 296 MB", times[kind, "ours"], times[kind, "theirs"])
+
+
+def bench_pull(directory: Path, rounds: int) -> Iterator[Row]:
+    """Pull and unpack from a local registry."""
+    ours_s: list[float] = []
+    theirs_s: list[float] = []
+    with Registry(directory / "r") as registry, _both(directory, "--adopt", "off") as (ours, theirs):
+        reference = push_image(build_image(LAYERS), registry.address, "golang")
+        for _ in range(rounds):
+            for containerd, times in ((ours, ours_s), (theirs, theirs_s)):
+                times.append(_timed(partial(containerd.pull, reference)))
+                containerd.ctr("images", "rm", "--sync", reference)
+    yield _ratio("pull and unpack of 320 MB", ours_s, theirs_s)
+
+
+def bench_adopt(directory: Path, rounds: int) -> Iterator[Row]:
+    """An image from a peer, until every blob is verified here, beside the same pull from the registry."""
+    ours_s: list[float] = []
+    theirs_s: list[float] = []
+    whole_s: list[float] = []
+    registry_whole_s: list[float] = []
+    with Registry(directory / "r") as registry:
+        reference = push_image(build_image(LAYERS), registry.address, "golang")
+        way_back = ("--origin", f"127.0.0.1=http://{registry.address}")
+        with NodeProcess(directory / "a") as a, Containerd(directory / "ca", a.socket) as ca:
+            ca.ctr("content", "fetch", "--plain-http", reference)
+            for number in range(rounds):
+                for adopt in ("swarm", "off"):
+                    place = directory / f"{adopt}{number}"
+                    api = ("--containerd", str(place / "c" / "c.sock"), *way_back)
+                    with (
+                        NodeProcess(place / "n", "--adopt", adopt, *api, bootstrap=[a.address]) as b,
+                        Containerd(place / "c", b.socket) as cb,
+                    ):
+                        b.wait_for_peers(1)
+                        fetch = _timed(partial(_fetch, cb, b, reference))
+                        unpack = _timed(partial(cb.pull, reference))
+                        (ours_s if adopt == "swarm" else theirs_s).append(fetch)
+                        (whole_s if adopt == "swarm" else registry_whole_s).append(fetch + unpack)
+    yield _ratio("adopt 320 MB from a peer / fetch from the registry, unpack excluded", ours_s, theirs_s)
+    yield _ratio("the same with unpack", whole_s, registry_whole_s)
+
+
+def _fetch(containerd: Containerd, node: NodeProcess, reference: str) -> None:
+    containerd.ctr("content", "fetch", "--plain-http", reference)
+    with ControlClient(node.socket) as client:
+        while client.call("stat")["adoption"]["promises_open"]:
+            time.sleep(0.02)
+
+
+def bench_reads(directory: Path, rounds: int) -> Iterator[Row]:
+    """Read calls of a Python client, beside a handler that answers the same bytes from memory."""
+    bare = Process(directory, "bare", [sys.executable, "-m", "benchmarks.content_bare", directory / "bare.sock"])
+    with bare, NodeProcess(directory / "n", "--adopt", "off") as node:
+        bare.wait_listening(directory / "bare.sock")
+        data = hashlib.shake_128(b"reads").digest(64 << 20)
+        with RemoteContent(node.socket) as content, content.writer("reads", len(data)) as writer:
+            for at in range(0, len(data), 1 << 20):
+                writer.write(data[at : at + (1 << 20)])
+            digest = writer.commit(len(data)).digest
+        for window, streams in ((WINDOW, 1), (1 << 20, 1), (1 << 20, 4)):
+            ours: list[float] = []
+            theirs: list[float] = []
+            for _ in range(rounds):
+                for socket, rates in ((node.socket, ours), (directory / "bare.sock", theirs)):
+                    rates.append(_read_rate(socket, digest, len(data), window, streams))
+            yield _ratio(f"sequential Reads of {window >> 10} KiB, {streams} at once", ours, theirs, "MB/s")
+
+
+def _read_rate(socket: Path, digest: str, size: int, window: int, streams: int) -> float:
+    requests = [wire.encode_read_request(ReadRequest(digest, at, window)) for at in range(0, size, window)]
+
+    def client() -> None:
+        with grpc.insecure_channel(f"unix:{socket}", options=[("grpc.max_receive_message_length", -1)]) as channel:
+            read: Any = channel.unary_stream(f"/{wire.SERVICE}/Read")
+            for request in requests:
+                for _ in read(request):
+                    pass
+
+    threads = [threading.Thread(target=client) for _ in range(streams)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return size * streams / (time.perf_counter() - began) / 1e6
+
+
+def bench_metadata(directory: Path, _rounds: int) -> Iterator[Row]:
+    """Info and List with 100,000 blobs."""
+    digests = ["sha256:" + hashlib.sha256(b"%d" % n).hexdigest() for n in range(BLOBS)]
+    with open_store(directory / "n" / "repo" / "store", links_of) as store:
+        records = Records(store.records)
+        for digest in digests:
+            store.references.add(CONTAINERD, digest)
+            records.put(Info(digest, 1000, 1, 1))
+        Promises(store.records).put(Promise(digests[0], 1000, ()))
+        began = time.perf_counter()
+    with NodeProcess(directory / "n", "--adopt", "off") as node, RemoteContent(node.socket) as content:
+        yield {"what": "start with 100,000 blobs", "seconds": round(time.perf_counter() - began, 2)}
+        began = time.perf_counter()
+        count = sum(1 for _ in content.walk())
+        yield {"what": f"List of {count} blobs", "seconds": round(time.perf_counter() - began, 2)}
+
+
+def bench_blocked(directory: Path, _rounds: int) -> Iterator[Row]:
+    """p99 of metadata calls while 64 Reads wait for a blob that does not come."""
+    digest = "sha256:" + "ab" * 32
+    with open_store(directory / "n" / "repo" / "store", links_of) as store:
+        store.references.add(CONTAINERD, digest)
+        Records(store.records).put(Info(digest, 10_000_000, 1, 1))
+        Promises(store.records).put(Promise(digest, 10_000_000, ()))
+    with NodeProcess(directory / "n") as node, RemoteContent(node.socket) as content:
+        readers = [threading.Thread(target=_blocked_read, args=(node.socket, digest)) for _ in range(64)]
+        for reader in readers:
+            reader.start()
+        time.sleep(1.0)
+        waiting = sum(reader.is_alive() for reader in readers)
+        samples = sorted(_timed_call(lambda: content.info(digest)) for _ in range(300))
+        yield {"what": f"Info while {waiting} Reads wait", "p50_ms": samples[150] * 1e3, "p99_ms": samples[297] * 1e3}
+        content.delete(digest)
+        for reader in readers:
+            reader.join()
+
+
+def _blocked_read(socket: Path, digest: str) -> None:
+    with grpc.insecure_channel(f"unix:{socket}") as channel:
+        read: Any = channel.unary_stream(f"/{wire.SERVICE}/Read")
+        try:
+            for _ in read(wire.encode_read_request(ReadRequest(digest, 0, 1000))):
+                pass
+        except grpc.RpcError:
+            return
+
+
+def _timed_call(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+PARTS: dict[str, Callable[[Path, int], Iterator[Row]]] = {
+    "ctr": bench_ctr,
+    "pull": bench_pull,
+    "reads": bench_reads,
+    "metadata": bench_metadata,
+    "blocked": bench_blocked,
+    "adopt": bench_adopt,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
