@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import TypeVar
 
 import pytest
@@ -38,9 +38,16 @@ class Peerless:
         self.announced += cids
 
 
-async def arriving(items: Iterable[T]) -> AsyncIterator[T]:
-    for item in items:
-        yield item
+class arriving(AsyncIterator[T]):  # noqa: N801 - used like a function; no generator, so it may be left early
+    """The items, asynchronously."""
+
+    def __init__(self, items: Iterable[T]) -> None:
+        self._items = iter(items)
+
+    async def __anext__(self) -> T:
+        for item in self._items:
+            return item
+        raise StopAsyncIteration
 
 
 @pytest.fixture
@@ -55,7 +62,8 @@ DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
 
 
 async def add(files: Files, *steps, **options) -> list[Added]:
-    return [added async for added in files.add_tree(arriving(steps), **options)]
+    async with aclosing(files.add_tree(arriving(steps), **options)) as finished:
+        return [added async for added in finished]
 
 
 async def test_a_file_by_either_way(node, tmp_path) -> None:
