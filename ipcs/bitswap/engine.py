@@ -10,6 +10,7 @@ read costs one message and its bounded debts, and is disconnected when that mess
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
 from math import inf
@@ -93,9 +94,14 @@ class Engine:
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """What to do now that `event` happened."""
+        return self.handle_all((event,), now)
+
+    def handle_all(self, events: Iterable[Event], now: float) -> list[Action]:
+        """The same for several events in their order: what is decided is decided once, after all of them."""
         self._now = now
         actions: list[Action] = []
-        self._dispatch(event, now, actions)
+        for event in events:
+            self._dispatch(event, now, actions)
         self.client.expire(now)
         actions += self._scheduler.pump(now)
         self._send(now, actions)

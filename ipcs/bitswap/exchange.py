@@ -97,7 +97,7 @@ class Exchange:
         self._streams: dict[PeerId, int] = {}
         self._sessions: dict[int, SessionSource] = {}
         self._session_count = 0
-        self._inbox: deque[Event] = deque()
+        self._inbox: list[Event] = []
         self._wake = trio.Event()
         self._run_sync = run_sync
         self._unstored = 0
@@ -224,10 +224,11 @@ class Exchange:
             if self._engine.next_deadline() <= now:
                 self._inbox.append(TimePassed())
             while self._inbox:
-                event = self._inbox.popleft()
-                if isinstance(event, MessageReceived):
-                    event = self._with_sizes(event)
-                for action in self._engine.handle(event, now):
+                events, self._inbox = self._inbox, []
+                for index, event in enumerate(events):
+                    if isinstance(event, MessageReceived):
+                        events[index] = self._with_sizes(event)
+                for action in self._engine.handle_all(events, now):
                     self._perform(action)
 
     def _with_sizes(self, event: MessageReceived) -> MessageReceived:
