@@ -20,9 +20,8 @@ DEFAULT_INLINE_LIMIT = 32
 def add_add_options(add: argparse.ArgumentParser) -> None:
     """Everything `ipcs add` takes."""
     switch: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": None}
-    add.add_argument(
-        "paths", nargs="*", default=["-"], metavar="PATH", help="file or directory to add; - is stdin (the default)"
-    )
+    paths = add.add_argument("paths", nargs="*", default=["-"], metavar="PATH")
+    paths.help = "file or directory to add; - is stdin (the default)"
     add.add_argument("-r", "--recursive", action="store_true", help="add directories with all below them")
     add.add_argument("-w", "--wrap-with-directory", action="store_true", help="put all paths into one directory")
     add.add_argument("-H", "--hidden", action="store_true", help="take hidden files in directories too")
@@ -49,14 +48,17 @@ def add_add_options(add: argparse.ArgumentParser) -> None:
 
 
 def octal(text: str) -> int:
-    """Permission bits as chmod writes them: `644`, `0755`."""
+    """Permission bits, `0644`. The leading zero is required, because Kubo takes `644` as decimal.
+
+    Like Kubo's, --mode drops the setuid, setgid and sticky bits, which --preserve-mode keeps.
+    """
     try:
-        mode = int(text, 8)
+        mode = int(text, 8) if text.startswith("0") else -1
     except ValueError:
         mode = -1
     if not 0 <= mode <= 0o7777:
         raise argparse.ArgumentTypeError(f"{text!r} is not a mode; write it in octal, like 0644")
-    return mode
+    return mode & 0o777
 
 
 def profile_parameters(args: argparse.Namespace) -> dict[str, Any]:
@@ -74,18 +76,26 @@ def profile_parameters(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def scan_options(args: argparse.Namespace) -> ScanOptions:
-    """Which files are taken, and what is recorded of them."""
+    """Which files are taken, and what is recorded of them. As in Kubo, a mode or mtime of 0 is none.
+
+    Raises `InvalidArgument` for options that exclude each other.
+    """
     from ..unixfs.node import Mtime
     from ..unixfs.scan import ScanOptions
 
-    return ScanOptions(
+    if args.mtime_nsecs and not args.mtime:
+        raise InvalidArgument("--mtime-nsecs needs --mtime")
+    options = ScanOptions(
         recursive=args.recursive,
         hidden=args.hidden,
         preserve_mode=args.preserve_mode,
         preserve_mtime=args.preserve_mtime,
-        mode=args.mode,
-        mtime=None if args.mtime is None else Mtime(args.mtime, args.mtime_nsecs),
+        mode=args.mode or None,
+        mtime=Mtime(args.mtime, args.mtime_nsecs) if args.mtime else None,
     )
+    if options.has_attributes and args.raw_leaves:
+        raise InvalidArgument("raw leaves cannot carry a mode or an mtime; leave out --raw-leaves")
+    return options
 
 
 def steps_of(args: argparse.Namespace, options: ScanOptions) -> Iterator[Step]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -35,6 +35,7 @@ from .services import Services
 from .stock import ID, BaseLibp2pError, BasicHost, RawConnection, TrioTCPStream
 from .stock_host import new_stock_host
 from .upgrade import StockMuxer
+from .yamux_frames import Limits
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ class HostConfig:
     max_connections: int = MAX_CONNECTIONS
     agent: str = "ipcs"
     """What identify tells peers about the software."""
+    limits: Limits = field(default_factory=Limits)
+    """Bounds of each connection."""
 
 
 @asynccontextmanager
@@ -94,6 +97,7 @@ class _Parts:
     """What has to exist before the host runs."""
 
     def __init__(self, config: HostConfig) -> None:
+        self.limits = config.limits
         self.services = Services()
         self.connections = Connections(self.services)
         self.basic: BasicHost = new_stock_host(
@@ -110,6 +114,7 @@ class _Parts:
             initiator=initiator,
             services=self.services,
             owner=self.connections,
+            limits=self.limits,
             first=first,
             security=security,
         )

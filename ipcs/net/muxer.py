@@ -19,7 +19,7 @@ import trio
 
 from ..block import Data
 from ..cid import PeerId
-from ..errors import RemoteProtocolError, ResourceExhausted
+from ..errors import RemoteProtocolError
 from . import multistream
 from .accepting import Negotiation
 from .channel import Channel
@@ -279,6 +279,8 @@ class Muxer:
         connection ends.
         """
         sure = next((protocol for protocol in protocols if protocol in known), None)
+        if sure is not None and self._core.can_open:
+            return self.open_raw(multistream.Dialler([sure]))
         stream: MuxedStream | None = None
         try:
             with trio.fail_after(NEGOTIATE_TIMEOUT):
@@ -295,11 +297,9 @@ class Muxer:
         return stream
 
     async def _open_waiting(self, dialler: multistream.Dialler) -> MuxedStream:
-        while True:
-            try:
-                return self.open_raw(dialler)
-            except ResourceExhausted:
-                await self._progress.wait()
+        while not self._core.can_open and not self.end_reason:
+            await self._progress.wait()
+        return self.open_raw(dialler)
 
     def open_raw(self, dialler: multistream.Dialler | None = None) -> MuxedStream:
         """A new stream; without `dialler` its negotiation is the caller's.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import trio
@@ -51,26 +52,27 @@ class Outbox:
 
     async def run(self) -> None:
         """Send for ever. Raises `RemoteProtocolError` when the connection broke or the peer takes nothing."""
-        while True:
-            parts = self._core.data_to_send()
-            if not parts:
-                self._signal_drained()
-                self._wanted = trio.Event()
-                await self._wanted.wait()
-                continue
-            self.sending = True
-            for batch in _batches(parts):
-                with trio.move_on_after(WRITE_STALL) as scope:
+        with trio.CancelScope() as scope:  # one for all sends: making one for each would cost as much as the send
+            while True:
+                parts = self._core.data_to_send()
+                if not parts:
+                    self._signal_drained()
+                    self._wanted = trio.Event()
+                    await self._wanted.wait()
+                    continue
+                self.sending = True
+                for batch in _batches(parts):
+                    scope.deadline = trio.current_time() + WRITE_STALL
                     await self._channel.send(batch)
-                if scope.cancelled_caught:
-                    raise RemoteProtocolError(f"the peer took nothing for {WRITE_STALL:.0f} s", subject=self._peer)
-            self.sending = False
-            self._signal_drained()
+                scope.deadline = math.inf
+                self.sending = False
+                self._signal_drained()
+        raise RemoteProtocolError(f"the peer took nothing for {WRITE_STALL:.0f} s", subject=self._peer)
 
     async def drain(self, seconds: float) -> None:
         """Wait, at most `seconds`, until everything queued was sent or the connection ended. Not cancellable."""
         with trio.CancelScope(deadline=trio.current_time() + seconds, shield=True):
-            while self._core.has_output and not self._closed:
+            while (self._core.has_output or self.sending) and not self._closed:
                 self.wake()
                 await self._drained.wait()
 

@@ -105,6 +105,11 @@ class Yamux:
 
     # ---- what can be done
 
+    @property
+    def can_open(self) -> bool:
+        """Whether the limits leave room for another stream of ours."""
+        return self._counts[True] < self._limits.outbound_streams and self._unacknowledged < self._limits.unacknowledged
+
     def open_stream(self) -> int:
         """Open a stream: its number. The peer hears of it with the next bytes sent.
 
@@ -112,7 +117,7 @@ class Yamux:
         """
         if self._gone_away or self.remote_gone_away is not None:
             raise RemoteProtocolError("yamux: the connection takes no more streams")
-        if self._counts[True] >= self._limits.outbound_streams or self._unacknowledged >= self._limits.unacknowledged:
+        if not self.can_open:
             raise ResourceExhausted(
                 f"yamux: {self._counts[True]} streams open, {self._unacknowledged} of them not acknowledged"
             )

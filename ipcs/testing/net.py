@@ -12,6 +12,7 @@ from ..cid import PeerId
 from ..errors import RemoteProtocolError
 from ..net.host import Host, HostConfig, open_host
 from ..net.keys import Identity
+from ..net.yamux_frames import Limits
 
 
 def identity(name: str) -> Identity:
@@ -21,10 +22,15 @@ def identity(name: str) -> Identity:
 
 @asynccontextmanager
 async def host(
-    name: str, *, listen: Sequence[str] = ("/ip4/127.0.0.1/tcp/0",), security: Sequence[str] = ("noise", "tls")
+    name: str,
+    *,
+    listen: Sequence[str] = ("/ip4/127.0.0.1/tcp/0",),
+    security: Sequence[str] = ("noise", "tls"),
+    limits: Limits | None = None,
 ) -> AsyncIterator[Host]:
     """A host on loopback with the identity of `name`."""
-    async with open_host(HostConfig(identity(name), listen=listen, security=security)) as running:
+    config = HostConfig(identity(name), listen=listen, security=security, limits=limits or Limits())
+    async with open_host(config) as running:
         yield running
 
 

@@ -97,6 +97,23 @@ async def test_what_identify_tells(security):
                 assert status.security == {"noise": "/noise", "tls": "/tls/1.0.0"}[security[0]]
 
 
+async def test_ipv6_and_names():
+    with trio.fail_after(BOUND):
+        async with host("a", listen=["/ip6/::1/tcp/0"]) as a, host("b", listen=[]) as b, host("c") as c:
+            assert a.addresses[0].startswith("/ip6/::1/tcp/")
+            await b.connect(a.addresses[0])
+            assert (await b.wait_identified(a.peer_id)).addresses[0].startswith("/ip6/::1/tcp/")
+            await b.connect(c.addresses[0].replace("/ip4/127.0.0.1/", "/dns4/localhost/"))
+
+
+async def test_listening_everywhere_tells_peers_where_they_came_in():
+    with trio.fail_after(BOUND):
+        async with host("a", listen=["/ip4/0.0.0.0/tcp/0"]) as a, host("b", listen=[]) as b:
+            await b.connect(a.addresses[0].replace("0.0.0.0", "127.0.0.1"))
+            status = await b.wait_identified(a.peer_id)
+            assert status.listen_addresses == (a.addresses[0].split("/p2p/")[0].replace("0.0.0.0", "127.0.0.1"),)
+
+
 async def test_peers_learn_of_protocols_that_are_added_later():
     with trio.fail_after(BOUND):
         async with host("a") as a, host("b") as b:

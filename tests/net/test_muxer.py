@@ -256,6 +256,7 @@ async def test_a_peer_that_takes_nothing_is_dropped(autojump_clock):
         await theirs.send([data(1, hello(ECHO), SYN)])
         side.services.handlers[ECHO] = echo
         stream = side.muxer.open_raw()
+        await theirs.send([frame(UPDATE, ACK, stream.id, 1 << 30)])
         with pytest.raises(RemoteProtocolError):
             await write_for_ever(stream)
         assert "took nothing for 30 s" in side.muxer.end_reason

@@ -258,7 +258,7 @@ class CountsOneSide(Yamux):
 
 class LosesHeaderByte(Yamux):
     def receive(self, data, now):
-        if self._header and len(data) > 3:
+        if self._header:
             self._header.pop()
         return super().receive(data, now)
 
