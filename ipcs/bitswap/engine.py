@@ -165,7 +165,7 @@ class Engine:
     def _connected(self, peer: PeerId, now: float, actions: list[Action]) -> None:
         ban = self.conduct.banned(peer, now)
         if ban is not None:
-            actions.append(Disconnect(peer, f"banned: {ban.reason}", ban.until - now))
+            actions.append(Disconnect(peer, f"banned: {ban.reason}"))
             return
         if peer in self._peers:
             return
@@ -185,12 +185,12 @@ class Engine:
         self.client.disconnected(peer)
         self.server.disconnected(peer)
 
-    def _drop(self, peer: PeerId, reason: str, actions: list[Action], ban_seconds: float = 0.0) -> None:
+    def _drop(self, peer: PeerId, reason: str, actions: list[Action]) -> None:
         """Close the connection; until that is done nothing more goes there and its wants are asked elsewhere."""
         known = self._peers[peer]
         if not known.dropped:
             known.dropped = True
-            actions.append(Disconnect(peer, reason, ban_seconds))
+            actions.append(Disconnect(peer, reason))
             self._forget_messages(peer)
             self.client.disconnected(peer)
             self.server.disconnected(peer)
@@ -236,7 +236,7 @@ class Engine:
         traffic.unasked_bytes += unasked_bytes + event.refused_bytes
         ban = self.conduct.judge(peer, traffic, now)
         if ban is not None:
-            self._drop(peer, ban.reason, actions, ban.until - now)
+            self._drop(peer, ban.reason, actions)
         return ban is None
 
     # -- messages out --------------------------------------------------------------------------------------------------

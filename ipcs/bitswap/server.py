@@ -21,6 +21,7 @@ from ..block import Data, prefix_of
 from ..cid import Cid, Multihash, PeerId, multihash_of
 from .ledger import Ledger, PeerWant
 from .limits import (
+    MAX_MESSAGE_SIZE,
     MAX_WANTS_PER_PEER,
     PACKED_BLOCK_SIZE,
     SCARCE_MESSAGE_SIZE,
@@ -95,6 +96,8 @@ class Server:
                 self._forget(ledger, entry.cid)
 
     def _want(self, ledger: Ledger, entry: Entry, size: int | None) -> None:
+        if size is not None and block_size(size) > MAX_MESSAGE_SIZE:
+            size = None  # no peer could receive it
         known = ledger.wants.get(entry.cid)
         want_block = not entry.want_have
         if known is not None:
