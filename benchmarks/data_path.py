@@ -75,7 +75,7 @@ def _text(figures: Sequence[float]) -> str:
 
 async def measure(scenarios: Sequence[Scenario], names: Sequence[str], rounds: int, disk: Path) -> list[Run]:
     """All runs of all scenarios; a table for each as it ends."""
-    console, done = Console(width=120), []
+    console, done = Console(width=150), []
     for scenario in scenarios:
         runs: list[Run] = []
 

@@ -52,7 +52,12 @@ class Run:
 
     def row(self) -> dict[str, Any]:
         """As it is kept in JSON."""
-        return asdict(self) | {"scenario": self.scenario.name, "rate": self.rate, "cpu": self.cpu}
+        return asdict(self) | {
+            "scenario": self.scenario.name,
+            "size": self.scenario.size,
+            "rate": self.rate,
+            "cpu": self.cpu,
+        }
 
 
 @contextmanager

@@ -122,6 +122,7 @@ class ContentStore:
                 self._readers[digest] = (reader, self._store.hold(digest))
             while len(self._readers) > READERS:
                 self._readers.popitem(last=False)[1][1].close()
+        self._store.touch(digest)
         return reader
 
     def commit(self, record: BlobRecord, labels: Mapping[str, str]) -> Info:

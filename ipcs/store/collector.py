@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from threading import RLock
 from typing import NamedTuple
 
-from ..cid import RAW, Cid, Multihash, codec_of
+from ..cid import Cid, Multihash
 from . import layout
 from .barrier import Barrier
-from .counts import Counter, LinksOf, ReadBlock, distinct, pend
+from .counts import Counter, LinksOf, ReadBlock, pend
 from .datastore import Datastore, Mutation, Transaction
-from .holds import Holds
+from .holds import Fetches, Holds
 from .layout import pages_of
 from .logstore import discard
 from .roots import RootTable
@@ -81,11 +81,11 @@ class Collector:
         self.links_of = links_of
         self.read_block = read_block
         self.counter = Counter(links_of, read_block)
-        self._running = RLock()
+        self.running = RLock()
 
     def collect(self, *, dry_run: bool, down_to: int, on_withdraw: OnWithdraw) -> CollectReport:
         """Free cache until at most `down_to` bytes of disk are used, or none is left."""
-        with self._running:
+        with self.running:
             started = time.perf_counter()
             used = self.used()
             run = Run(self, self.barrier.complete().serial, used - down_to)
@@ -103,7 +103,7 @@ class Collector:
 
         First that must be durable: after a power loss, whatever is still listed is punched once more.
         """
-        with self._running:
+        with self.running:
             listed = [
                 Location(*layout.PLACE.unpack_from(key, 1), *layout.LENGTH.unpack(value))
                 for key, value in self.datastore.scan(layout.FREED)
@@ -141,7 +141,7 @@ class Run:
         self._at_pending = layout.PENDING
         self._at_unheld = layout.UNHELD
         self._at_loose = layout.LOOSE
-        self._fetches = Fetches(collector)
+        self._fetches = Fetches(collector.holds, collector.links_of, collector.read_block)
         self.blobs = self.blocks = self.block_bytes = 0
         self.punched: set[Location] = set()
 
@@ -275,35 +275,6 @@ class Run:
 
     def _keeps(self, multihash: Multihash) -> bool:
         return self._of.holds.keeps(multihash) or multihash in self._fetches.reached
-
-
-class Fetches:
-    """The blocks present of held DAGs that are not counted yet, followed from their roots as they arrive."""
-
-    def __init__(self, collector: Collector) -> None:
-        self._of = collector
-        self._roots: set[Cid] = set()
-        self._absent: dict[Multihash, Cid] = {}
-        self.reached: set[Multihash] = set()
-
-    def follow(self, transaction: Transaction) -> None:
-        """Bring `reached` up to now. The caller holds the lock."""
-        begun = {root for root in self._of.holds.roots() if not isinstance(root, str)} - self._roots
-        self._roots |= begun
-        self._absent.update(distinct(begun))
-        batches = [self._absent]
-        self._absent = {}
-        while batches:
-            links = batches.pop()
-            values = transaction.get_many([layout.BLOCK + multihash for multihash in links])
-            for (multihash, cid), value in zip(links.items(), values, strict=True):
-                if value is None or layout.is_missing(value):
-                    self._absent[multihash] = cid
-                elif multihash not in self.reached:
-                    self.reached.add(multihash)
-                    data = None if codec_of(cid) == RAW else self._of.read_block(multihash, value)
-                    if data is not None:
-                        batches.append(distinct(self._of.links_of(cid, data)))
 
 
 def _first(transaction: Transaction, prefix: bytes, start: bytes) -> tuple[bytes, bytes] | None:

@@ -32,8 +32,7 @@ class Datastore(Protocol):
     def write(self, batch: Sequence[Mutation], *, sync: bool) -> None:
         """Apply all of `batch` or nothing; a later mutation of a key wins.
 
-        With `sync` the batch has survived a power loss when this returns; an earlier batch without `sync` need not
-        have (LevelDB syncs only its newest log file), so a synced batch must stand on its own.
+        With `sync` this batch and all before it would survive a power loss when this returns.
         """
         ...
 

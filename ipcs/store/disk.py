@@ -173,12 +173,23 @@ class DiskDirectory:
 
     def allocated(self) -> int:
         with translate(str(self._path)):
-            return sum(entry.stat().st_blocks * 512 for entry in os.scandir(self._path))
+            return disk_use(self._path)
 
     def space(self) -> tuple[int, int]:
         with translate(str(self._path)):
             found = os.statvfs(self._path)
             return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+
+
+def disk_use(path: Path) -> int:
+    """Bytes of disk that the files in directory `path` take; files may come and go meanwhile."""
+    total = 0
+    for entry in os.scandir(path):
+        try:
+            total += entry.stat().st_blocks * 512
+        except FileNotFoundError:
+            continue  # removed since it was listed
+    return total
 
 
 def sync_directory(path: Path) -> None:

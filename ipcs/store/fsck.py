@@ -1,6 +1,7 @@
 """`fsck`: every block hashes to its key, every DAG is whole, counts are what a full walk says, no space is lost.
 
-The bytes are read first, without the lock, beside whatever else goes on; then the index is audited under the lock.
+The bytes are read first, without the lock, beside whatever else goes on; then the index is audited under the lock,
+while no collection runs.
 Modelled on git-fsck and restic check: report by default, change only with `repair`.
 """
 
@@ -66,7 +67,7 @@ def fsck(
                 blocks.quarantine(multihash, value)
         count += len(at_once)
         size += sum(layout.unpack_entry(value).length for _, value in at_once)
-    with lock:
+    with collector.running, lock:
         audit = Audit(datastore, links_of, blocks.read_whole, collector.serial)
         found = list(audit.problems())
         orphans = segments.unclaimed(audit.claimed)

@@ -11,7 +11,10 @@ from types import TracebackType
 from typing import Self
 
 from ..block import Block
-from ..cid import Multihash, multihash_of
+from ..cid import RAW, Cid, Multihash, codec_of, multihash_of
+from . import layout
+from .counts import LinksOf, ReadBlock, distinct
+from .datastore import Transaction
 from .layout import Root
 
 
@@ -75,3 +78,38 @@ class Holds:
     def keeps(self, key: Multihash) -> bool:
         """Whether an ingest in progress has put `key`. The caller holds the lock."""
         return any(key in hold.keys for hold in self._holds)
+
+
+class Fetches:
+    """The blocks present of held DAGs that are not counted yet, followed from their roots as they arrive."""
+
+    def __init__(self, holds: Holds, links_of: LinksOf, read_block: ReadBlock) -> None:
+        self._holds = holds
+        self._links_of = links_of
+        self._read_block = read_block
+        self._roots: set[Cid] = set()
+        self._absent: dict[Multihash, Cid] = {}
+        self.reached: set[Multihash] = set()
+
+    def follow(self, transaction: Transaction) -> None:
+        """Bring `reached` up to now. The caller holds the lock.
+
+        Leaves are kept whether they are here or not, so that only inner nodes are asked for again at each step.
+        """
+        begun = {root for root in self._holds.roots() if not isinstance(root, str)} - self._roots
+        self._roots |= begun
+        batches = [self._absent, distinct(begun)]
+        self._absent = {}
+        while batches:
+            links = batches.pop()
+            nodes = {multihash: cid for multihash, cid in links.items() if codec_of(cid) != RAW}
+            self.reached.update(links.keys() - nodes.keys())
+            values = transaction.get_many([layout.BLOCK + multihash for multihash in nodes])
+            for (multihash, cid), value in zip(nodes.items(), values, strict=True):
+                if value is None or layout.is_missing(value):
+                    self._absent[multihash] = cid
+                elif multihash not in self.reached:
+                    self.reached.add(multihash)
+                    data = self._read_block(multihash, value)
+                    if data is not None:
+                        batches.append(distinct(self._links_of(cid, data)))

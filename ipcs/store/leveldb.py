@@ -1,5 +1,8 @@
 """The LevelDB `Datastore`; the only file that imports plyvel.
 
+A sync reaches only the newest log of LevelDB. When it has begun a new one and the batches of the older are not in a
+table yet, a synced write waits for that table (an empty range is compacted), so that everything before it is safe too.
+
 A write that LevelDB fails may leave half a record in its log, behind which later ones would be lost, and a failed
 compaction makes it refuse all writes for good. So after a failed write the database is opened anew before the next
 one; readers are counted out meanwhile, because plyvel frees the database under a running `get`.
@@ -20,7 +23,7 @@ import plyvel
 
 from ..errors import FailedPrecondition, IpcsError, ResourceExhausted, StoreCorrupt
 from .datastore import Mutation
-from .disk import translate
+from .disk import disk_use, translate
 
 WRITE_BUFFER_SIZE = 8 << 20
 """Bytes of memtable, and so of log that an open after a crash has to replay: 8 MiB replay in about 50 ms."""
@@ -37,6 +40,9 @@ MAX_OPEN_FILES = 200
 SCAN_CHUNK = 512
 """Most pairs read at a time by a scan, so that no iterator outlives a reopen; the first reads are short, as many
 scans want one pair only."""
+
+_BEYOND = b"\xff" * 8
+"""A key beyond all keys: compacting from here to here writes the memtables to tables, and nothing else."""
 
 RECOVERY_SIZE = WRITE_BUFFER_SIZE + (4 << 20)
 """Bytes that an open may write: the log as a table, and a manifest."""
@@ -109,13 +115,8 @@ class LevelDBDatastore:
             wanted = min(wanted * 4, SCAN_CHUNK)
 
     def size(self) -> int:
-        total = 0
-        for entry in os.scandir(self._path):
-            try:
-                total += entry.stat().st_blocks * 512
-            except FileNotFoundError:
-                continue  # compacted away since it was listed
-        return total
+        with translate(str(self._path)):
+            return disk_use(self._path)
 
     def close(self) -> None:
         with self._excluded():
@@ -131,9 +132,15 @@ class LevelDBDatastore:
                     writes.put(key, value)
             try:
                 writes.write()
+                if sync and self._has_older_log():
+                    database.compact_range(start=_BEYOND, stop=_BEYOND)
             except plyvel.Error:
                 self._broken = True
                 raise
+
+    def _has_older_log(self) -> bool:
+        """Whether LevelDB has begun a new log while the one before, whose end is not synced, is not a table yet."""
+        return sum(name.endswith(".log") for name in os.listdir(self._path)) > 1
 
     @contextmanager
     def _using(self) -> Iterator[plyvel.DB]:

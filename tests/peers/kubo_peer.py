@@ -151,10 +151,6 @@ class Kubo:
         self._checked("PinCID", cid.encode())
         return {}
 
-    def op_stat(self) -> dict[str, object]:
-        used = os.times()
-        return {"cpu": used.user + used.system}
-
     def close(self) -> None:
         self._library.CleanupNode(self._repo)
 

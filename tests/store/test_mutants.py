@@ -7,10 +7,10 @@ from hypothesis.stateful import run_state_machine_as_test
 from ipcs.cid import multihash_of
 from ipcs.store import collector, layout, recovery
 from ipcs.store.barrier import Barrier
-from ipcs.store.collector import Collector, Fetches
+from ipcs.store.collector import Collector
 from ipcs.store.counts import Counter
 from ipcs.store.datastore import Transaction
-from ipcs.store.holds import Holds
+from ipcs.store.holds import Fetches, Holds
 from ipcs.store.layout import PAGE
 from ipcs.store.logstore import LogBlockstore
 from ipcs.store.memory import MemoryFile

@@ -21,6 +21,7 @@ from ipcs.unixfs.tree import CloseDirectory, CloseFile, OpenDirectory, OpenFile,
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 LARGE = 8 << 20
+TINY_CHUNKS = "rabin-36-512-1024"
 
 
 def rows(*names: str) -> list[Any]:
@@ -29,7 +30,8 @@ def rows(*names: str) -> list[Any]:
         for number, row in enumerate(json.loads((VECTORS / f"{name}.json").read_text())["vectors"]):
             source = row.get("input", {})
             size = source.get("content", {}).get("size", 0) if isinstance(source.get("content"), dict) else 0
-            marks = [pytest.mark.slow] if size > LARGE else []
+            is_long = size > LARGE or (row.get("params", {}).get("chunker") == TINY_CHUNKS and size >= 1 << 20)
+            marks = [pytest.mark.slow] if is_long else []
             out.append(pytest.param(row, id=row.get("id", f"{name}-{number}"), marks=marks))
     return out
 
