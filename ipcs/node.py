@@ -257,6 +257,7 @@ def main(argv: list[str] | None = None) -> int:
     keep_buffers()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     # py-libp2p reports every peer that goes away as an error, several times; ipcs.net says what matters of it.
+    logging.getLogger("ipcs.content").setLevel(logging.INFO)  # one line for each blob that a peer or a registry brought
     logging.getLogger("libp2p").setLevel(logging.CRITICAL + 1)
     code = 0
     try:

@@ -10,6 +10,7 @@ read costs one message and its bounded debts, and is disconnected when that mess
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
 from math import inf
@@ -93,9 +94,14 @@ class Engine:
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """What to do now that `event` happened."""
+        return self.handle_all((event,), now)
+
+    def handle_all(self, events: Iterable[Event], now: float) -> list[Action]:
+        """The same for several events in their order: what is decided is decided once, after all of them."""
         self._now = now
         actions: list[Action] = []
-        self._dispatch(event, now, actions)
+        for event in events:
+            self._dispatch(event, now, actions)
         self.client.expire(now)
         actions += self._scheduler.pump(now)
         self._send(now, actions)
@@ -159,7 +165,7 @@ class Engine:
     def _connected(self, peer: PeerId, now: float, actions: list[Action]) -> None:
         ban = self.conduct.banned(peer, now)
         if ban is not None:
-            actions.append(Disconnect(peer, f"banned: {ban.reason}", ban.until - now))
+            actions.append(Disconnect(peer, f"banned: {ban.reason}"))
             return
         if peer in self._peers:
             return
@@ -179,12 +185,12 @@ class Engine:
         self.client.disconnected(peer)
         self.server.disconnected(peer)
 
-    def _drop(self, peer: PeerId, reason: str, actions: list[Action], ban_seconds: float = 0.0) -> None:
+    def _drop(self, peer: PeerId, reason: str, actions: list[Action]) -> None:
         """Close the connection; until that is done nothing more goes there and its wants are asked elsewhere."""
         known = self._peers[peer]
         if not known.dropped:
             known.dropped = True
-            actions.append(Disconnect(peer, reason, ban_seconds))
+            actions.append(Disconnect(peer, reason))
             self._forget_messages(peer)
             self.client.disconnected(peer)
             self.server.disconnected(peer)
@@ -230,7 +236,7 @@ class Engine:
         traffic.unasked_bytes += unasked_bytes + event.refused_bytes
         ban = self.conduct.judge(peer, traffic, now)
         if ban is not None:
-            self._drop(peer, ban.reason, actions, ban.until - now)
+            self._drop(peer, ban.reason, actions)
         return ban is None
 
     # -- messages out --------------------------------------------------------------------------------------------------

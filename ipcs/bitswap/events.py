@@ -211,11 +211,10 @@ class FindProviders:
 
 @dataclass(frozen=True, slots=True)
 class Disconnect:
-    """Close all connections to `peer`. `ban_seconds` > 0: and refuse it for that long."""
+    """Close all connections to `peer`."""
 
     peer: PeerId
     reason: str
-    ban_seconds: float = 0.0
 
 
 Action: TypeAlias = SendMessage | ReadBlocks | StoreBlocks | DeliverBlocks | FindProviders | Disconnect

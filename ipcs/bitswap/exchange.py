@@ -97,7 +97,7 @@ class Exchange:
         self._streams: dict[PeerId, int] = {}
         self._sessions: dict[int, SessionSource] = {}
         self._session_count = 0
-        self._inbox: deque[Event] = deque()
+        self._inbox: list[Event] = []
         self._wake = trio.Event()
         self._run_sync = run_sync
         self._unstored = 0
@@ -159,8 +159,10 @@ class Exchange:
 
     def connected(self, peer: PeerId) -> None:
         """A peer came."""
-        if peer in self._peers:
-            return
+        if peer not in self._peers:
+            self._start(peer)
+
+    def _start(self, peer: PeerId) -> None:
         self._peers[peer] = handler = Peer(peer, self._network, self._post)
         self._nursery.start_soon(handler.run, handler.open_outboxes())
         self._post(PeerConnected(peer))
@@ -178,6 +180,8 @@ class Exchange:
         if count >= self._config.max_streams_per_peer:
             return None
         self._streams[peer] = count + 1
+        if peer in self._peers and self._peers[peer].given_up:
+            self._start(peer)  # it speaks Bitswap after all
         return InboundStream(lambda message: self._received(peer, message), lambda: self._stream_ended(peer))
 
     async def flush(self, peer: PeerId) -> None:  # noqa: ARG002 - the bound is on all peers together
@@ -224,10 +228,11 @@ class Exchange:
             if self._engine.next_deadline() <= now:
                 self._inbox.append(TimePassed())
             while self._inbox:
-                event = self._inbox.popleft()
-                if isinstance(event, MessageReceived):
-                    event = self._with_sizes(event)
-                for action in self._engine.handle(event, now):
+                events, self._inbox = self._inbox, []
+                for index, event in enumerate(events):
+                    if isinstance(event, MessageReceived):
+                        events[index] = self._with_sizes(event)
+                for action in self._engine.handle_all(events, now):
                     self._perform(action)
 
     def _with_sizes(self, event: MessageReceived) -> MessageReceived:
@@ -261,8 +266,13 @@ class Exchange:
 
     async def _find(self, number: int, find: FindProvidersFn) -> None:
         session = self._sessions.get(number)
-        if session is not None:
-            self._post(ProvidersFound(number, tuple(await find(session.root))))
+        if session is None:
+            return
+        try:
+            peers = await find(session.root)
+        except IpcsError:
+            return  # nobody was found; the engine asks again
+        self._post(ProvidersFound(number, tuple(peers)))
 
     # -- the store -----------------------------------------------------------------------------------------------------
 

@@ -27,8 +27,15 @@ MAX_ENTRIES_PER_MESSAGE = 65_536
 MAX_WANT_MESSAGE_ENTRIES = 1024
 """Entries that we put into one message: about 50 KiB, one yamux frame."""
 
-TARGET_MESSAGE_SIZE = 1 * MIB
-"""Blocks are packed into a message up to this size. A block above it travels alone, as Helia expects."""
+TARGET_MESSAGE_SIZE = 2 * MIB
+"""Blocks are packed into a message up to this size: half of what peers accept, milliseconds of a fast link."""
+
+PACKED_BLOCK_SIZE = 512 * KIB
+"""Blocks above this travel alone, as Helia expects of large ones; packing them gains nothing."""
+
+SCARCE_MESSAGE_SIZE = 256 * KIB
+"""The same while all peers together hold half of `Config.max_outstanding`; each then gets one message at a time, so
+that dozens of peers that do not read leave room for those that do."""
 
 # -- the serving side --------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """One connected peer: two lanes, each a task that writes what the engine gives out, on one long-lived stream.
 
 A stream that breaks is reopened when the engine has the next message for it. A peer on which no Bitswap stream can be
-opened is no Bitswap peer: it is left alone, its connection stays.
+opened is no Bitswap peer: it is left alone, until it opens one itself; its connection stays.
 """
 
 from __future__ import annotations
@@ -33,10 +33,17 @@ class Peer:
         self._post = post
         self._outbox: dict[Lane, trio.MemorySendChannel[Message]] = {}
         self._scope = trio.CancelScope()
+        self.given_up = False
+        """Whether no stream could be opened; the tasks have ended, the connection stays."""
 
     def send(self, lane: Lane, message: Message) -> None:
         """Hand `message` to its lane."""
         self._outbox[lane].send_nowait(message)
+
+    def _give_up(self) -> None:
+        self.given_up = True
+        self._post(PeerDisconnected(self.peer))
+        self._scope.cancel()
 
     def close(self) -> None:
         """The connection is gone: end the tasks."""
@@ -73,7 +80,7 @@ class Peer:
                         stream.reset()
                         stream = None
                     if failures == _RETRIES:
-                        self._post(PeerDisconnected(self.peer))
+                        self._give_up()
                         return
                     await trio.sleep(_RETRY_DELAY)
                     self._post(StreamFailed(self.peer, lane))

@@ -89,7 +89,7 @@ class Scheduler:
             self._ask_holders(session, full, now)
         self._discover(session, now, alone=not full)
         self._endgame(session, full, now)
-        if not full:
+        if all(remote.stalled for remote in full):
             self._broadcast(session, now, searches)
 
     # -- rule 1 --------------------------------------------------------------------------------------------------------

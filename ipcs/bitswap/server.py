@@ -20,7 +20,16 @@ from math import inf
 from ..block import Data, prefix_of
 from ..cid import Cid, Multihash, PeerId, multihash_of
 from .ledger import Ledger, PeerWant
-from .limits import MAX_WANTS_PER_PEER, SUPER_SEED_HOLD, TARGET_MESSAGE_SIZE, WANT_HAVE_REPLACE_SIZE, Config
+from .limits import (
+    MAX_MESSAGE_SIZE,
+    MAX_WANTS_PER_PEER,
+    PACKED_BLOCK_SIZE,
+    SCARCE_MESSAGE_SIZE,
+    SUPER_SEED_HOLD,
+    TARGET_MESSAGE_SIZE,
+    WANT_HAVE_REPLACE_SIZE,
+    Config,
+)
 from .message import Entry, WireBlock, block_size
 from .rate import TokenBucket
 from .statistics import Traffic
@@ -87,6 +96,8 @@ class Server:
                 self._forget(ledger, entry.cid)
 
     def _want(self, ledger: Ledger, entry: Entry, size: int | None) -> None:
+        if size is not None and block_size(size) > MAX_MESSAGE_SIZE:
+            size = None  # no peer could receive it
         known = ledger.wants.get(entry.cid)
         want_block = not entry.want_have
         if known is not None:
@@ -181,8 +192,15 @@ class Server:
                 reads.append((ledger.peer, cids))
         return reads
 
+    @property
+    def _scarce(self) -> bool:
+        """Whether peers together hold half of what they may: then slow ones must not take all of the rest."""
+        return 2 * self._outstanding >= self._config.max_outstanding
+
     def _may_read(self, ledger: Ledger, now: float) -> bool:
         if ledger.reading or ledger.ready is not None or ledger.outstanding >= self._config.max_outstanding_per_peer:
+            return False
+        if ledger.outstanding and self._scarce:
             return False
         at = max(self._bucket.ready_at(now), ledger.bucket.ready_at(now))
         if at > now:
@@ -193,12 +211,13 @@ class Server:
         """The next blocks for one message to this peer; they are its debt until the message has left."""
         cids: list[Cid] = []
         total = 0
-        while total < TARGET_MESSAGE_SIZE:
+        target = SCARCE_MESSAGE_SIZE if self._scarce else TARGET_MESSAGE_SIZE
+        while total < target:
             want = ledger.next_queued() or self._next_standing(ledger, now)
             if want is None or want.size is None:
                 break
             size = block_size(want.size)
-            if cids and total + size > TARGET_MESSAGE_SIZE + TARGET_MESSAGE_SIZE // 16:
+            if cids and (total + size > target or want.size > PACKED_BLOCK_SIZE):
                 break
             ledger.unqueue(want)
             want.claimed = True

@@ -87,7 +87,7 @@ class SessionSource:
 
     def prefetch(self, cids: Sequence[Cid]) -> None:
         """Want what a later call will ask for, in this order; never waits."""
-        missing = [cid for cid in self._missing(cids) if may_want(cid)]
+        missing = self._missing([cid for cid in cids if may_want(cid)])
         if missing:
             self._post(BlocksWanted(self._number, missing))
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..errors import IpcsError
 from .addoptions import add_add_options, profile_parameters, scan_options, steps_of
 from .options import Subparsers, command, connect
 from .terminal import Progress, Terminal, human_bytes
@@ -73,22 +74,32 @@ def _hash(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def _upload(args: argparse.Namespace, terminal: Terminal) -> Iterator[dict[str, Any]]:
     from ..unixfs.tree import encode_step
 
+    options = scan_options(args)
     params = {"profile": args.profile, **profile_parameters(args)}
     if args.pin:
         params["owner"] = f"user/{getpass.getuser()}"
 
+    failed: list[Exception] = []  # gRPC would swallow what its request iterator raises
+
     def uploads(progress: Progress) -> Iterator[Any]:
         done = 0
-        for step in steps_of(args, scan_options(args)):
-            yield encode_step(step)
-            if isinstance(step, bytes):
-                done += len(step)
-                progress.update(done)
+        try:
+            for step in steps_of(args, options):
+                yield encode_step(step)
+                if isinstance(step, bytes):
+                    done += len(step)
+                    progress.update(done)
+        except (IpcsError, OSError) as exc:
+            failed.append(exc)
 
     with connect(args) as node, terminal.progress("adding") as progress:
-        for frame in node.stream("add", params, uploads(progress), timeout=args.timeout):
-            if isinstance(frame, dict) and "item" in frame:
-                yield frame["item"]
+        try:
+            for frame in node.stream("add", params, uploads(progress), timeout=args.timeout):
+                if isinstance(frame, dict) and "item" in frame:
+                    yield frame["item"]
+        finally:
+            if failed:  # the node only saw the tree end too early
+                raise failed[0]
 
 
 def _cat(args: argparse.Namespace, terminal: Terminal) -> int:

@@ -17,13 +17,21 @@ from __future__ import annotations
 import enum
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import trio
 
 from ..cid import Cid, PeerId, format_cid
-from ..errors import DeadlineExceeded, HashMismatch, IpcsError, LimitExceeded, MalformedBlock, NotFound
+from ..errors import (
+    DeadlineExceeded,
+    HashMismatch,
+    IpcsError,
+    LimitExceeded,
+    MalformedBlock,
+    NotFound,
+    RemoteProtocolError,
+)
 from ..net.host import Host
 from ..routing.messages import Record
 from ..routing.router import Router
@@ -51,7 +59,13 @@ CHILDREN_BUDGET = 1.0
 """Seconds for resolving the children of a manifest, which nobody waits for."""
 
 PATIENCE = 5.0
-"""Seconds that a promise whose peers are gone waits for others to claim the blob before it turns to the registry."""
+"""Seconds that a promise which nobody claims waits for somebody who does before it turns to the registry."""
+
+ROUNDS = 10
+"""Times that peers are looked for before that; each who failed once is not tried again."""
+
+WANTED_FOR = 10.0
+"""Seconds after its manifest was seen in which a layer counts as about to be pulled."""
 
 MAX_CHILDREN_KNOWN = 65_536
 """Descriptors remembered from manifests: 10 MB; forgetting one costs an adoption."""
@@ -74,6 +88,7 @@ class _Known:
 
     child: Child
     parent: str
+    seen_at: float
 
 
 class Adoption:
@@ -118,6 +133,12 @@ class Adoption:
         if found:
             self._token.run_sync_soon(self._learn_children, digest, found)
 
+    def wanted(self, digests: Sequence[str]) -> list[str]:
+        """Those of `digests` that are children of a manifest seen here a moment ago, and not whole here."""
+        since = trio.current_time() - WANTED_FOR
+        known = [digest for digest in digests if digest in self._known and self._known[digest].seen_at > since]
+        return [digest for digest in known if self._store.blobs.get(digest) is None]
+
     def deleted(self, digest: str) -> None:
         """From any thread: containerd needs it no longer, so a promise of it need not be kept."""
         self._token.run_sync_soon(self._cancel, digest)
@@ -151,6 +172,8 @@ class Adoption:
         child = known.child if known else None
         claims = await self._claims(digest, child.size if child else None, INFO_BUDGET)
         if not claims:
+            if known is not None and known.child.kind is Kind.LAYER:
+                await self._follow_or_lead(known, deadline)
             return
         size = next(iter(claims.values())).size
         if known is not None and known.child.kind is Kind.LAYER:
@@ -164,9 +187,23 @@ class Adoption:
             record = await self._from_peers(arrival, claims, show=False)
             await trio.to_thread.run_sync(self._keep, record)
 
-    async def _claims(self, digest: str, size: int | None, budget: float) -> Mapping[PeerId, Record]:
+    async def _follow_or_lead(self, known: _Known, deadline: float) -> None:
+        """Nobody has the layer, but others may want it at this moment, too: one takes it, the rest follow."""
+        digest, sources = known.child.digest, await self._ways_back(known)
+        if not sources:
+            return
+        leader = await self._router.leader(digest, max(0.0, deadline - trio.current_time()))
+        if leader != self._host.peer_id and trio.current_time() < deadline:
+            await self._promise(digest, known.child.size, sources, {})
+        else:
+            self._router.feeds.lead(digest)
+
+    async def _claims(
+        self, digest: str, size: int | None, budget: float, without: Collection[PeerId] = ()
+    ) -> Mapping[PeerId, Record]:
         """Who claims the blob, with the size that its descriptor (or else the first claim) says."""
-        claims = (await self._router.resolve([digest], budget)).get(digest, {})
+        resolved = (await self._router.resolve([digest], budget)).get(digest, {})
+        claims = {peer: record for peer, record in resolved.items() if peer not in without}
         wanted = next((record.size for record in claims.values()), 0) if size is None else size
         return {peer: record for peer, record in claims.items() if record.size == wanted}
 
@@ -216,25 +253,34 @@ class Adoption:
         finally:
             if scope.cancel_called:  # deleted by containerd, or the node stops
                 arrival.fail(NotFound(f"content {promise.digest}: not found", subject=promise.digest))
+            self._router.feeds.over(promise.digest, whole=False)  # when it is whole, that was said at its commit
             self._arrivals.pop(promise.digest, None)
             self._scopes.pop(promise.digest, None)
 
     async def _bring(self, promise: Promise, arrival: Arrival, claims: Mapping[PeerId, Record]) -> BlobRecord:
         """The whole blob, from whoever has it. Raises the last error when nobody does."""
         failure: IpcsError = NotFound(f"no peer claims {promise.digest}", subject=promise.digest)
-        patience = trio.current_time() + PATIENCE
-        while claims or trio.current_time() < patience:
-            if claims:
-                try:
+        failed: set[PeerId] = set()
+        for _ in range(ROUNDS):
+            source: Collection[PeerId] = claims
+            try:
+                if claims:
                     return await self._from_peers(arrival, claims, show=True)
-                except (DeadlineExceeded, HashMismatch) as exc:
-                    failure = exc
-                    patience = trio.current_time() + (PATIENCE if isinstance(exc, HashMismatch) else 0)
-            else:
-                await trio.sleep(PATIENCE / 10)
-            claims = await self._claims(promise.digest, promise.size, PATIENCE)
-            if isinstance(failure, DeadlineExceeded):
-                break
+                leader = await self._router.leader(promise.digest, INFO_BUDGET, failed)
+                if leader == self._host.peer_id:
+                    if failed:
+                        break  # it is on this node to take the blob from the registry
+                    await trio.sleep(PATIENCE / ROUNDS)
+                else:
+                    source = [leader]
+                    return await self._fetcher.from_leader(arrival, leader)
+            except (DeadlineExceeded, HashMismatch, NotFound, RemoteProtocolError) as exc:
+                failure = exc
+                failed.update(source)
+                if isinstance(exc, HashMismatch):
+                    arrival.start_over()
+            claims = await self._claims(promise.digest, promise.size, INFO_BUDGET, failed)
+        self._router.feeds.lead(promise.digest)
         for host, repository in promise.sources:
             log.info("%s: %s; taking it from %s", promise.digest, failure.message, host)
             try:
@@ -300,8 +346,9 @@ class Adoption:
             self._store.commit_blob(record)
 
     def _learn_children(self, parent: str, found: Sequence[Child]) -> None:
+        now = trio.current_time()
         for child in found:
-            self._known[child.digest] = _Known(child, parent)
+            self._known[child.digest] = _Known(child, parent, now)
             self._known.move_to_end(child.digest)
         while len(self._known) > MAX_CHILDREN_KNOWN:
             self._known.popitem(last=False)

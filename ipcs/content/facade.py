@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import trio
 
 from ..bitswap.exchange import Exchange
+from ..cid import RAW, Multihash, cid_v1
 from ..net.host import Host
 from ..routing.messages import Record
 from ..routing.router import Router, open_router
@@ -22,6 +25,9 @@ from .fetching import Fetcher
 from .server import ContentService
 from .statistics import AdoptionStatistics
 from .store import ContentStore
+
+_REF_DIGEST = re.compile(r"sha256:[0-9a-f]{64}$")
+"""containerd names the wanted digest at the end of the ref that it writes under (core/remotes/handlers.go)."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ async def open_facade(config: FacadeConfig, store: Store, host: Host, exchange: 
     """Run the facade as long as the block runs. Raises what opening the content store raises."""
     content = ContentStore(store, config.directory)
     counts = AdoptionStatistics()
+    adoption: Adoption | None = None
     api = ContainerdAPI(config.containerd) if config.containerd is not None else None
     token = trio.lowlevel.current_trio_token()
 
@@ -62,17 +69,31 @@ async def open_facade(config: FacadeConfig, store: Store, host: Host, exchange: 
 
     def committed(blob: BlobRecord) -> None:
         token.run_sync_soon(router.announce, [_record(blob)])
+        token.run_sync_soon(partial(router.feeds.over, blob.digest, whole=True))
+
+    def wanted(digests: Sequence[str]) -> list[str]:
+        return adoption.wanted(digests) if adoption is not None else []
+
+    def progress(ref: str, first: int, leaves: Sequence[Multihash]) -> None:
+        found = _REF_DIGEST.search(ref)
+        if found is not None:
+            feed = partial(router.feeds.add, found[0], first, [leaf[2:] for leaf in leaves])
+            token.run_sync_soon(feed)
+            token.run_sync_soon(exchange.notify_stored, [cid_v1(RAW, leaf) for leaf in leaves])
 
     def withdraw(digests: Sequence[str]) -> None:
         token.run_sync_soon(router.withdraw, digests)
 
     try:
-        async with open_router(host, held) as router, trio.open_nursery() as nursery:
+        async with (
+            open_router(host, held, lambda d: adoption.wanted(d) if adoption else []) as router,
+            trio.open_nursery() as nursery,
+        ):
             content.on_commit = committed
+            content.follow_ingests(progress)
             store.on_withdraw = withdraw
-            adoption = None
             if config.mode is Mode.SWARM:
-                fetcher = Fetcher(store, exchange, IPCS_V1, config.origins, counts)
+                fetcher = Fetcher(store, exchange, router, IPCS_V1, config.origins, counts)
                 adoption = Adoption(content, store, host, router, fetcher, api, counts, nursery)
                 adoption.resume()
             yield Facade(content, ContentService(content, store, config.mode, adoption, counts), router, counts)

@@ -9,14 +9,17 @@ import hashlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import TypeVar
 
 import trio
 
 from ..bitswap.exchange import Exchange
+from ..bitswap.session_source import SessionSource
 from ..blockservice import BlockSource
-from ..cid import RAW, Cid, PeerId, codec_of, format_cid, multihash_of
-from ..errors import DeadlineExceeded, HashMismatch
+from ..cid import RAW, Cid, PeerId, cid_v1, codec_of, format_cid, multihash_of, sha256_multihash
+from ..errors import DeadlineExceeded, HashMismatch, RemoteProtocolError
+from ..routing.router import Router
 from ..store.blobs import BlobRecord
 from ..store.store import Store
 from ..unixfs.importer import Importer
@@ -32,6 +35,9 @@ T = TypeVar("T")
 STALL = 5.0
 """Seconds without a further MiB after which peers count as gone: 200 kB/s is no transfer that anybody wants."""
 
+ATTEMPTS = 3
+"""Downloads from one registry that are begun, each where the one before broke off."""
+
 STEP = 4
 """Leaves that are awaited, hashed and shown together: 1 MiB at 256 KiB."""
 
@@ -40,10 +46,18 @@ class Fetcher:
     """Brings blobs into `store`. Its coroutines run in trio and do bulk work in worker threads."""
 
     def __init__(
-        self, store: Store, exchange: Exchange, profile: Profile, origins: Mapping[str, str], counts: AdoptionStatistics
+        self,
+        store: Store,
+        exchange: Exchange,
+        router: Router,
+        profile: Profile,
+        origins: Mapping[str, str],
+        counts: AdoptionStatistics,
     ) -> None:
         self._store = store
         self._exchange = exchange
+        self._router = router
+        self._token = trio.lowlevel.current_trio_token()
         self._profile = profile
         self._origins = origins
         self._counts = counts
@@ -83,20 +97,53 @@ class Fetcher:
         """
         stop = threading.Event()
         try:
-            for attempt in (1, 2):
-                download = _Download(self._store, self._profile, arrival, self._counts)
+            for attempt in range(ATTEMPTS):
+                download = self._download(arrival)
                 try:
                     return await trio.to_thread.run_sync(  # type: ignore[call-arg]  # trio-typing lags behind trio
                         download.run, source, self._origins, stop.is_set, abandon_on_cancel=True
                     )
+                except RemoteProtocolError:
+                    # A connection that broke after some bytes is taken up where it broke.
+                    if attempt + 1 == ATTEMPTS or arrival.available <= download.prefix:
+                        raise
                 except HashMismatch:
                     # The part that peers had brought may be what is wrong: once more, from the first byte.
-                    if attempt == 2 or not download.prefix:
+                    if attempt + 1 == ATTEMPTS or not download.prefix:
                         raise
                     arrival.start_over()
         finally:
             stop.set()
-        raise AssertionError("the second attempt returns or raises")
+        raise AssertionError("the last attempt returns or raises")
+
+    async def from_leader(self, arrival: Arrival, leader: PeerId) -> BlobRecord:
+        """Follow `leader`, which takes the blob from its registry, by the leaves that it has so far; the DAG above them
+        is built here.
+
+        Raises `RemoteProtocolError` or `DeadlineExceeded` when it stops, `HashMismatch` when the bytes are wrong.
+        """
+        download = self._download(arrival)
+        session: SessionSource | None = None
+        async with AsyncExitStack() as stack:
+            stack.callback(download.close)
+            async for digests in self._router.follow(leader, arrival.digest, STALL):
+                cids = [cid_v1(RAW, sha256_multihash(digest)) for digest in digests]
+                if session is None:
+                    session = await stack.enter_async_context(self._exchange.session(cids[0], [leader]))
+                session.prefetch(cids)
+                for at in range(0, len(cids), STEP):
+                    part = cids[at : at + STEP]
+                    await _in_time(session.fetch_many(part), arrival.digest)
+                    await trio.to_thread.run_sync(download.add_leaves, part)
+            return await trio.to_thread.run_sync(download.finish, str(leader))
+        raise AssertionError("the stack swallows nothing")
+
+    def _download(self, arrival: Arrival) -> _Download:
+        def publish(first: int, leaf: bytes) -> None:
+            self._token.run_sync_soon(self._router.feeds.add, arrival.digest, first, [leaf])
+            self._token.run_sync_soon(self._exchange.notify_stored, [cid_v1(RAW, sha256_multihash(leaf))])
+
+        return _Download(self._store, self._profile, arrival, self._counts, publish)
 
     async def ban(self, peer: PeerId, reason: str) -> None:
         """Refuse `peer` from now on: it lied in a way that no single block shows."""
@@ -126,52 +173,88 @@ class Fetcher:
 
 
 class _Download:
-    """One download from a registry, in a worker thread: what is here already is hashed, the rest is fetched."""
+    """A blob that comes as bytes in order, from a registry or leaf by leaf: hashed, cut, stored, shown, published."""
 
-    def __init__(self, store: Store, profile: Profile, arrival: Arrival, counts: AdoptionStatistics) -> None:
+    def __init__(
+        self,
+        store: Store,
+        profile: Profile,
+        arrival: Arrival,
+        counts: AdoptionStatistics,
+        publish: Callable[[int, bytes], None],
+    ) -> None:
         self.prefix = 0
         self._store = store
         self._profile = profile
         self._arrival = arrival
         self._counts = counts
+        self._publish = publish
         self._importer = Importer(profile)
         self._digester = hashlib.sha256()
         self._hold = store.hold()
+        self._length = 0
         self._leaves = 0
+        self._count = 0
         self._held_back: list[Span] = []
 
     def run(self, source: Source, origins: Mapping[str, str], stopped: Callable[[], bool]) -> BlobRecord:
-        """The record of the whole blob, its blocks in the store."""
+        """In a worker thread: what is here already is hashed, the rest comes from the registry."""
         arrival = self._arrival
         with self._hold:
             self.prefix = arrival.available
             for at in range(0, self.prefix, 1 << 20):
                 for part in arrival.take(at, min(at + (1 << 20), self.prefix)):
                     self._add(bytes(part))
-            received = self.prefix
-            for data in read_blob(source, arrival.digest, received, origins, stopped):
-                received += len(data)
+            for data in read_blob(source, arrival.digest, self.prefix, origins, stopped):
                 self._counts.bytes_from_origin += len(data)
                 self._add(data)
-            self._hold.put_many(self._importer.finish())
-            found = "sha256:" + self._digester.hexdigest()
-            if found != arrival.digest:
-                raise HashMismatch(
-                    f"{source.host}/{source.repository} gave {received} bytes with digest {found} for {arrival.digest}",
-                    subject=arrival.digest,
-                )
+            return self.finish(f"{source.host}/{source.repository}")
+
+    def add_leaves(self, cids: Sequence[Cid]) -> None:
+        """In a worker thread: these leaves are in the store, and come next."""
+        for block in get_blocks(self._store.blocks, cids):
+            self._counts.bytes_from_peers += len(block)
+            self._add(bytes(block))
+
+    def finish(self, who: str) -> BlobRecord:
+        """In a worker thread: the record, its blocks in the store. Raises `HashMismatch` that names `who` sent it."""
+        if self._length != self._arrival.size:
+            raise RemoteProtocolError(
+                f"{who} gave {self._length} of the {self._arrival.size} bytes of {self._arrival.digest}",
+                subject=self._arrival.digest,
+            )
+        blocks = self._importer.finish()
+        self._hold.put_many(blocks)
+        found = "sha256:" + self._digester.hexdigest()
+        if found != self._arrival.digest:
+            raise HashMismatch(
+                f"{who} gave {self._length} bytes with digest {found} for {self._arrival.digest}",
+                subject=self._arrival.digest,
+            )
+        for block in blocks:
+            if codec_of(block.cid) == RAW:
+                self._publish(self._count, bytes(block.cid[-32:]))
         now = time.time_ns()
         root = self._importer.root.cid
-        return BlobRecord(arrival.digest, arrival.size, root, self._profile.name, now, now, verified=True)
+        return BlobRecord(self._arrival.digest, self._length, root, self._profile.name, now, now, verified=True)
+
+    def close(self) -> None:
+        """Let go of what was stored so far."""
+        self._hold.close()
 
     def _add(self, data: bytes) -> None:
         self._digester.update(data)
+        self._length += len(data)
+        if self._length > self._arrival.size:
+            raise HashMismatch(f"more than {self._arrival.size} bytes came for {self._arrival.digest}")
         blocks = self._importer.feed(data)
         self._hold.put_many(blocks)
         for block in blocks:
             if codec_of(block.cid) != RAW:
                 continue
             span = Span(self._leaves, len(block.data), block.cid)
+            self._publish(self._count, bytes(block.cid[-32:]))
+            self._count += 1
             self._leaves += span.length
             # What follows on the part that readers may see is shown, one leaf late: the last must wait for the digest.
             shown, self._held_back = self._held_back, [span]

@@ -26,7 +26,7 @@ from ..store.store import Store
 from ..unixfs.profile import IPCS_V1, Profile
 from .descriptor import Info, Status, check_labels, digest_bytes, updated
 from .filters import info_field, parse_filters, status_field
-from .ingests import Ingests, Writer
+from .ingests import Ingests, Progress, Writer
 from .reader import BlobReader, read_leaves
 from .records import Promise, Promises, Records, reconcile
 
@@ -156,6 +156,10 @@ class ContentStore:
         return info
 
     # ---- ingests
+
+    def follow_ingests(self, progress: Progress) -> None:
+        """Have `progress` told of leaves as they are written."""
+        self._ingests.progress = progress
 
     def writer(self, ref: str, total: int = 0, expected: str = "") -> Writer:
         """Open or resume the ingest `ref`, and lock it for this writer.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
@@ -72,11 +72,12 @@ async def _at_hand(parts: NodeParts, params: dict[str, Any], stack: AsyncExitSta
 
 async def _import(parts: NodeParts, params: dict[str, Any], call: Call) -> dict[str, Any]:
     owner, local_only = params.get("owner"), bool(params.get("local_only", False))
-    done = await parts.files.import_car(_pieces(call), owner=owner, local_only=local_only)
+    async with aclosing(_pieces(call)) as pieces:
+        done = await parts.files.import_car(pieces, owner=owner, local_only=local_only)
     return {"roots": [format_cid(root) for root in done.roots], "blocks": done.blocks, "size": done.size}
 
 
-async def _pieces(call: Call) -> AsyncIterator[Data]:
+async def _pieces(call: Call) -> AsyncGenerator[Data, None]:
     while (piece := await call.read_data()) is not None:
         yield piece
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -54,7 +54,10 @@ def profile_of(params: Mapping[str, Any]) -> Profile:
 async def _add(parts: NodeParts, params: dict[str, Any], call: Call) -> dict[str, Any]:
     profile, owner = profile_of(params), params.get("owner")
     roots: list[str] = []
-    async with aclosing(parts.files.add_tree(_steps(call), profile=profile, owner=owner)) as finished:
+    async with (
+        aclosing(_steps(call)) as steps,
+        aclosing(parts.files.add_tree(steps, profile=profile, owner=owner)) as finished,
+    ):
         async for added in finished:
             row = {"name": decode_name(added.path), "cid": format_cid(added.cid), "size": added.size}
             if added.depth == 0:
@@ -63,7 +66,7 @@ async def _add(parts: NodeParts, params: dict[str, Any], call: Call) -> dict[str
     return {"roots": roots}
 
 
-async def _steps(call: Call) -> AsyncIterator[Step]:
+async def _steps(call: Call) -> AsyncGenerator[Step, None]:
     while (frame := await call.read()) is not None:
         yield decode_step(frame)
 

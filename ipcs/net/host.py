@@ -179,7 +179,7 @@ class Host:
         """As `open_stream`, for a stream that is read as well."""
         known = self._introduction.known(peer).protocols
         for connection in self._connections.of(peer):
-            if not connection.end_reason:
+            if connection.takes_streams:
                 return await connection.open_stream(protocols, known)
         raise NotFound(f"not connected to {peer}", subject=peer)
 

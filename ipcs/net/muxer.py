@@ -24,7 +24,7 @@ from . import multistream
 from .accepting import Negotiation
 from .channel import Channel
 from .interface import Inbound
-from .outbox import Outbox, take_front
+from .outbox import OUTBOX, Outbox, take_front
 from .services import Containment, Services
 from .streams import Endpoint, MuxedStream
 from .yamux import Yamux
@@ -117,6 +117,11 @@ class Muxer:
         return self._closed.is_set()
 
     @property
+    def takes_streams(self) -> bool:
+        """Whether it lives and neither side has said GO_AWAY."""
+        return not self.end_reason and not self._core.going_away
+
+    @property
     def streams(self) -> int:
         """Open streams, of both sides."""
         return self._core.streams
@@ -148,7 +153,8 @@ class Muxer:
             await self._outbox.drain(CLOSE_TIMEOUT)
         self.end_connection(reason)
         if self.running.is_set():
-            with trio.CancelScope(deadline=trio.current_time() + 2 * CLOSE_TIMEOUT, shield=True):
+            # Not shielded: the caller may be a handler or consumer of this very connection, which is cancelled with it.
+            with trio.move_on_after(2 * CLOSE_TIMEOUT):
                 await self.wait_closed()
 
     async def wait_closed(self) -> None:
@@ -323,7 +329,7 @@ class Muxer:
         begun = False
         try:
             while left:
-                room = await self._outbox.room(stream)
+                room = min(await self._outbox.room(stream), OUTBOX)
                 self._core.send(stream.id, take_front(left, room))
                 begun = True
                 self._outbox.wake()

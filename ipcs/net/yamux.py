@@ -106,6 +106,11 @@ class Yamux:
     # ---- what can be done
 
     @property
+    def going_away(self) -> bool:
+        """Whether either side has said GO_AWAY."""
+        return self._gone_away or self.remote_gone_away is not None
+
+    @property
     def can_open(self) -> bool:
         """Whether the limits leave room for another stream of ours."""
         return self._counts[True] < self._limits.outbound_streams and self._unacknowledged < self._limits.unacknowledged
@@ -115,7 +120,7 @@ class Yamux:
 
         Raises `ResourceExhausted` at a limit, `RemoteProtocolError` after a GO_AWAY.
         """
-        if self._gone_away or self.remote_gone_away is not None:
+        if self.going_away:
             raise RemoteProtocolError("yamux: the connection takes no more streams")
         if not self.can_open:
             raise ResourceExhausted(

@@ -36,13 +36,13 @@ class Mesh:
         known = {self._own, *connected}
         chosen: list[str] = []
         for address in addresses:
-            peer = PeerId(address.rpartition("/p2p/")[2])
             if len(chosen) >= room:
                 break
-            if not peer or peer in known or self._tried.get(address, -RETRY_AFTER) > now - RETRY_AFTER:
+            _, named, peer = address.rpartition("/p2p/")
+            if not named or peer in known or self._tried.get(address, -RETRY_AFTER) > now - RETRY_AFTER:
                 continue
             self._tried[address] = now
-            known.add(peer)
+            known.add(PeerId(peer))
             chosen.append(address)
         while len(self._tried) > MAX_TRIED:
             del self._tried[next(iter(self._tried))]

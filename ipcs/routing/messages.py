@@ -2,12 +2,17 @@
 
 One stream carries one request and its answer; announcements have none. A message is a map of one entry, its kind:
 
-    {"resolve": [digest, ...]}            which of these blobs do you hold?      -> {"records": [record, ...]}
-    {"announce": [record, ...]}           I hold these, verified
-    {"withdraw": [digest, ...]}           I shall not for long
-    {"peers": []}                         whom are you connected to?             -> {"addresses": [multiaddr, ...]}
+    {"resolve": [digest, ...]}     which of these blobs do you hold?    -> {"records": [record, ...]}
+    {"announce": [record, ...]}    I hold these, verified
+    {"withdraw": [digest, ...]}    I shall not for long
+    {"pulling": [digest, ...]}     are you about to have these?         -> {"pulls": [[digest, ...], [digest, ...]]}
+    {"follow": [digest]}           its leaves, please, as you get them  -> {"leaves": [digest, ...]} ..., {"whole": []}
+    {"peers": []}                  whom are you connected to?           -> {"addresses": [multiaddr, ...]}
 
     digest = 32 bytes, sha2-256           record = [digest, size, root CID, profile]
+
+`pulls` are those it takes from a registry itself, and those whose manifest it has seen. A stream of `leaves` that ends
+without `whole` came to nothing.
 
 Whoever sends a record has checked the sha256 of the whole blob itself; whoever receives one has only that peer's word.
 """
@@ -33,6 +38,9 @@ MAX_MESSAGE = 128 * 1024
 
 MAX_ENTRIES = 256
 """Digests or records in one message; an image has tens."""
+
+MAX_LEAVES = 2048
+"""Leaves in one message: 70 kB; more follow in the next."""
 
 MAX_ADDRESSES = 1000
 """Multiaddrs in one answer: 200 peers with 5 each."""
@@ -82,6 +90,32 @@ class Withdraw:
 
 
 @dataclass(frozen=True, slots=True)
+class Pulling:
+    digests: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Pulls:
+    leading: Sequence[str]
+    wanting: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    digests: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Leaves:
+    leaves: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
 class Peers:
     pass
 
@@ -91,26 +125,33 @@ class Addresses:
     addresses: Sequence[str]
 
 
-Message: TypeAlias = Resolve | Records | Announce | Withdraw | Peers | Addresses
+Message: TypeAlias = (
+    Resolve | Records | Announce | Withdraw | Pulling | Pulls | Follow | Leaves | Whole | Peers | Addresses
+)
 
 
 def encode(message: Message) -> bytes:
     """The message with its length before it. Lists beyond the limits are the caller's to split."""
-    match message:
-        case Resolve(digests):
-            body: dict[str, Any] = {"resolve": [_pack_digest(digest) for digest in digests]}
-        case Records(records):
-            body = {"records": [_pack_record(record) for record in records]}
-        case Announce(records):
-            body = {"announce": [_pack_record(record) for record in records]}
-        case Withdraw(digests):
-            body = {"withdraw": [_pack_digest(digest) for digest in digests]}
-        case Peers():
-            body = {"peers": []}
-        case Addresses(addresses):
-            body = {"addresses": list(addresses)}
+    kind, entries = _entries(message)
+    body: dict[str, Any] = {kind: entries}
     data = bytes(dag_cbor.encode(body))
     return write_varint(len(data)) + data
+
+
+def _entries(message: Message) -> tuple[str, list[Any]]:
+    match message:
+        case Resolve(digests) | Withdraw(digests) | Pulling(digests) | Follow(digests):
+            return _KINDS[type(message)], [_pack_digest(digest) for digest in digests]
+        case Records(records) | Announce(records):
+            return _KINDS[type(message)], [_pack_record(record) for record in records]
+        case Pulls(leading, wanting):
+            return "pulls", [[_pack_digest(digest) for digest in part] for part in (leading, wanting)]
+        case Leaves(leaves):
+            return "leaves", list(leaves)
+        case Addresses(addresses):
+            return "addresses", list(addresses)
+        case Peers() | Whole():
+            return _KINDS[type(message)], []
 
 
 def decode(data: bytes) -> Message:
@@ -183,11 +224,40 @@ def _read_address(value: object) -> str:
     return value
 
 
+def _read_leaf(value: object) -> bytes:
+    if not isinstance(value, bytes) or len(value) != 32:
+        raise RemoteProtocolError("routing message holds a leaf that is not 32 bytes")
+    return value
+
+
+def _read_pulls(entries: Sequence[object]) -> Pulls:
+    if len(entries) != 2 or not all(isinstance(part, list) for part in entries):
+        raise RemoteProtocolError("routing message of pulls does not have two lists")
+    leading, wanting = (_read_list(part, _read_digest) for part in entries if isinstance(part, list))
+    return Pulls(leading, wanting)
+
+
 _READERS: dict[str, Callable[[Sequence[object]], Message]] = {
     "resolve": lambda entries: Resolve(_read_list(entries, _read_digest)),
     "records": lambda entries: Records(_read_list(entries, _read_record)),
     "announce": lambda entries: Announce(_read_list(entries, _read_record)),
     "withdraw": lambda entries: Withdraw(_read_list(entries, _read_digest)),
-    "peers": lambda _entries: Peers(),
+    "pulling": lambda entries: Pulling(_read_list(entries, _read_digest)),
+    "pulls": _read_pulls,
+    "follow": lambda entries: Follow(_read_list(entries, _read_digest, 1)),
+    "leaves": lambda entries: Leaves(_read_list(entries, _read_leaf, MAX_LEAVES)),
+    "whole": lambda _: Whole(),
+    "peers": lambda _: Peers(),
     "addresses": lambda entries: Addresses(_read_list(entries, _read_address, MAX_ADDRESSES)),
+}
+
+_KINDS: dict[type[object], str] = {
+    Resolve: "resolve",
+    Records: "records",
+    Announce: "announce",
+    Withdraw: "withdraw",
+    Pulling: "pulling",
+    Follow: "follow",
+    Whole: "whole",
+    Peers: "peers",
 }

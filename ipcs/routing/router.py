@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from math import inf
 from typing import Protocol, TypeVar
 
 import trio
 
-from ..cid import PeerId, write_varint
+from ..cid import PeerId
 from ..errors import IpcsError, RemoteProtocolError
 from ..net.interface import Handler, PeerStatus, Stream, Watcher
 from . import messages
+from .feed import LEAD_WAIT, Feeds, ranking
 from .mesh import Mesh, shared_addresses
-from .messages import MAX_ENTRIES, PROTOCOL, Addresses, Announce, Message, Peers, Record, Records, Resolve, Withdraw
+from .messages import (
+    MAX_ENTRIES,
+    MAX_LEAVES,
+    PROTOCOL,
+    Addresses,
+    Announce,
+    Follow,
+    Leaves,
+    Message,
+    Peers,
+    Pulling,
+    Pulls,
+    Record,
+    Records,
+    Resolve,
+    Whole,
+    Withdraw,
+)
+from .streams import MessageReader, no_answer, read_message
 from .table import Table
 
 T = TypeVar("T")
@@ -57,14 +77,17 @@ class Network(Protocol):
 Held = Callable[[Sequence[str]], list[Record]]
 """The records of those digests whose blobs are whole and verified here. Quick: it runs in the trio thread."""
 
+Wanted = Callable[[Sequence[str]], list[str]]
+"""Those of some digests that this node is about to pull. Quick, too."""
+
 Claims = Mapping[PeerId, Record]
 
 
 @asynccontextmanager
-async def open_router(network: Network, held: Held) -> AsyncIterator[Router]:
+async def open_router(network: Network, held: Held, wanted: Wanted = lambda _: []) -> AsyncIterator[Router]:
     """Routing over `network` as long as the block runs."""
     async with trio.open_nursery() as nursery:
-        router = Router(network, held, nursery)
+        router = Router(network, held, wanted, nursery)
         network.set_handler(PROTOCOL, router.serve)
         network.watch(router)
         try:
@@ -80,8 +103,10 @@ async def open_router(network: Network, held: Held) -> AsyncIterator[Router]:
 class Router:
     """Made by `open_router`. Called from the trio thread."""
 
-    def __init__(self, network: Network, held: Held, nursery: trio.Nursery) -> None:
+    def __init__(self, network: Network, held: Held, wanted: Wanted, nursery: trio.Nursery) -> None:
         self.table = Table()
+        self.feeds = Feeds()
+        self._wanted = wanted
         self._network = network
         self._held = held
         self._nursery = nursery
@@ -144,6 +169,68 @@ class Router:
         if all(self.table.claims(digest) for digest in digests):
             nursery.cancel_scope.deadline = trio.current_time() + SETTLE
 
+    # ---- simultaneous pulls
+
+    async def leader(self, digest: str, budget: float, without: Collection[PeerId] = ()) -> PeerId:
+        """Who should take `digest` from its registry: a peer that does, else the first in rendezvous order of those
+        that are about to pull it; this node when nobody else is. `without` those that failed at it before. Takes at
+        most `budget` seconds.
+        """
+        leading: list[PeerId] = []
+        wanting = [self._network.peer_id]
+
+        async def ask(peer: PeerId) -> None:
+            answer = await self._request(peer, Pulling([digest]))
+            if isinstance(answer, Pulls):
+                leading.extend([peer] if digest in answer.leading else [])
+                wanting.extend([peer] if digest in answer.wanting else [])
+
+        with trio.move_on_after(budget):
+            async with trio.open_nursery() as nursery:
+                for peer in self._speakers():
+                    if peer not in without:
+                        nursery.start_soon(ask, peer)
+        if leading and not self.feeds.leads(digest):
+            return ranking(digest, leading)[0]
+        return ranking(digest, wanting)[0]
+
+    async def follow(self, peer: PeerId, digest: str, stall: float) -> AsyncGenerator[list[bytes], None]:
+        """Leaves of `digest` as `peer` gets them. Ends when the blob is whole there.
+
+        Raises `RemoteProtocolError` when it comes to nothing, or nothing comes for `stall` seconds (a little over
+        `LEAD_WAIT` at first).
+        """
+        stream = await self._network.open_duplex(peer, [PROTOCOL])
+        patience = LEAD_WAIT + 0.5
+        try:
+            await stream.write([messages.encode(Follow([digest]))])
+            reader = MessageReader(stream)
+            while True:
+                message: Message | None = None
+                with trio.move_on_after(patience):
+                    message = await reader.read()
+                match message:
+                    case Leaves(leaves):
+                        yield list(leaves)
+                    case Whole():
+                        return
+                    case _:
+                        raise RemoteProtocolError(f"{peer} no longer brings {digest}", subject=peer)
+                patience = stall
+        finally:
+            stream.reset()
+
+    async def _feed(self, stream: Stream, digest: str) -> None:
+        """Serve a follower."""
+        with trio.move_on_after(LEAD_WAIT):
+            await self.feeds.wait_leading(digest)  # its manifest was just seen here, too: the first byte is near
+        async with aclosing(self.feeds.follow(digest)) as feed:
+            async for leaves in feed:
+                for at in range(0, len(leaves), MAX_LEAVES):
+                    await stream.write([messages.encode(Leaves(leaves[at : at + MAX_LEAVES]))])
+                if not leaves:
+                    await stream.write([messages.encode(Whole())])
+
     # ---- announcing
 
     def announce(self, records: Sequence[Record]) -> None:
@@ -173,7 +260,7 @@ class Router:
 
     async def _tell(self, peer: PeerId, told: Sequence[Message]) -> None:
         for message in told:
-            await self._exchange(peer, message, _no_answer)
+            await self._exchange(peer, message, no_answer)
 
     # ---- answering
 
@@ -184,10 +271,15 @@ class Router:
             raise RemoteProtocolError(f"{peer} has {STREAMS_PER_PEER} routing requests open already", subject=peer)
         self._serving[peer] = self._serving.get(peer, 0) + 1
         try:
-            with trio.move_on_after(STREAM_TIMEOUT):
-                answer = self._answer(peer, await _read_message(stream))
-                if answer is not None:
-                    await stream.write([messages.encode(answer)])
+            with trio.move_on_after(STREAM_TIMEOUT) as limit:
+                message = await read_message(stream)
+                if isinstance(message, Follow):
+                    limit.deadline = inf
+                    await self._feed(stream, message.digests[0] if message.digests else "")
+                else:
+                    answer = self._answer(peer, message)
+                    if answer is not None:
+                        await stream.write([messages.encode(answer)])
         finally:
             self._serving[peer] -= 1
             if not self._serving[peer]:
@@ -201,10 +293,12 @@ class Router:
                 self.table.claimed(peer, records)
             case Withdraw(digests):
                 self.table.withdrawn(peer, digests)
+            case Pulling(digests):
+                return Pulls([digest for digest in digests if self.feeds.leads(digest)], self._wanted(digests))
             case Peers():
                 known = [(status.peer, status.listen_addresses) for status in self._network.peers()]
                 return Addresses(shared_addresses(known, peer))
-            case Records() | Addresses():
+            case _:
                 raise RemoteProtocolError(f"{peer} sent an answer where a request belongs", subject=peer)
         return None
 
@@ -248,7 +342,7 @@ class Router:
 
     async def _request(self, peer: PeerId, message: Message) -> Message | None:
         """The answer of `peer`, None when it gives none; that is for nobody to repair."""
-        return await self._exchange(peer, message, _read_message)
+        return await self._exchange(peer, message, read_message)
 
     async def _exchange(
         self, peer: PeerId, message: Message, then: Callable[[Stream], Awaitable[Message | None]]
@@ -268,26 +362,6 @@ class Router:
             if stream is not None:
                 stream.reset()
         return None
-
-
-async def _no_answer(_stream: Stream) -> Message | None:
-    return None
-
-
-async def _read_message(stream: Stream) -> Message:
-    """The next message. Raises `RemoteProtocolError` for one that is cut off, too long or malformed."""
-    data = bytearray()
-    length: int | None = None
-    while length is None or len(data) < length:
-        chunk = await stream.read(messages.MAX_MESSAGE)
-        if not chunk:
-            raise RemoteProtocolError(f"routing message of {stream.peer} is cut off", subject=stream.peer)
-        data += chunk
-        if length is None:
-            length = messages.body_length(bytes(data[:9]))
-            if length is not None:
-                del data[: len(write_varint(length))]
-    return messages.decode(bytes(data[:length]))
 
 
 def _slices(items: Sequence[T]) -> list[Sequence[T]]:

@@ -34,6 +34,9 @@ STEP_BLOCKS = 256
 STEP_ROOTS = 64
 """Roots dropped at a time, after one call to withdraw their announcements."""
 
+EVERYTHING = 1 << 62
+"""Bytes to free when none of the cache is to stay, however small the index on disk may be."""
+
 OnWithdraw = Callable[[Sequence[str]], None]
 """Told the digests of blobs whose bytes are about to go, so that announcements end first. Must not raise."""
 
@@ -84,11 +87,11 @@ class Collector:
         self.running = RLock()
 
     def collect(self, *, dry_run: bool, down_to: int, on_withdraw: OnWithdraw) -> CollectReport:
-        """Free cache until at most `down_to` bytes of disk are used, or none is left."""
+        """Free cache until at most `down_to` bytes of disk are used; with 0 all of it."""
         with self.running:
             started = time.perf_counter()
             used = self.used()
-            run = Run(self, self.barrier.complete().serial, used - down_to)
+            run = Run(self, self.barrier.complete().serial, used - down_to if down_to else EVERYTHING)
             if dry_run:
                 run.rehearse()
             else:
@@ -148,32 +151,37 @@ class Run:
     def carry_out(self, on_withdraw: OnWithdraw) -> None:
         """Collect in steps, each durable before its space goes."""
         while True:
+            before = self._cursors()
             with self._of.lock:
                 victims = self._next_roots(Transaction(self._of.datastore))
             if victims:
                 on_withdraw([digest for victim in victims for digest in victim.digests])
             with self._of.lock:
                 transaction = Transaction(self._of.datastore)
-                self._fetches.follow(transaction)
-                self._drop_roots(transaction, victims)
-                freed = self._free_blocks(transaction)
-                busy = bool(victims) or bool(len(transaction))
+                freed = self._step(transaction, victims)
                 transaction.commit(sync=True)
             self._of.segments.free(freed)
             self.punched.update(freed)
-            if not busy:
+            if self._cursors() == before:
                 return
 
     def rehearse(self) -> None:
         """Do the same in a transaction that is never committed."""
         transaction = Transaction(self._of.datastore)
-        seen = -1
-        while len(transaction) != seen:
-            seen = len(transaction)
+        before = None
+        while self._cursors() != before:
+            before = self._cursors()
             with self._of.lock:
-                self._fetches.follow(transaction)
-                self._drop_roots(transaction, self._next_roots(transaction))
-                self._free_blocks(transaction)
+                self._step(transaction, self._next_roots(transaction))
+
+    def _cursors(self) -> tuple[bytes, bytes, bytes]:
+        """Where the run stands in its three queues: it is over when a step moves none of them."""
+        return self._at_unheld, self._at_pending, self._at_loose
+
+    def _step(self, transaction: Transaction, victims: list[Victim]) -> list[Location]:
+        self._fetches.follow(transaction)
+        self._drop_roots(transaction, victims)
+        return self._free_blocks(transaction)
 
     def _next_roots(self, transaction: Transaction) -> list[Victim]:
         """The next roots to go: none while decrements are pending or a loose block is older."""

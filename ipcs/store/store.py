@@ -169,7 +169,8 @@ class Store:
         return self._holds.open(root)
 
     def collect(self, *, dry_run: bool = False, down_to: int = 0) -> CollectReport:
-        """Free what is cache, least recently served first, until the store takes at most `down_to` bytes of disk.
+        """Free what is cache, least recently served first, until the store takes at most `down_to` bytes of disk; with
+        0 all of it.
 
         Expired references go first; `on_withdraw` is called before blobs go. With `dry_run` nothing changes.
         Works on a full disk. Runs beside reads and writes; another collection waits for this one.

@@ -98,7 +98,7 @@ def _size(text: str, spec: str) -> int:
 
 
 def _rabin_sizes(parameters: str, spec: str) -> tuple[int, int, int]:
-    parts = parameters.split("-") if parameters else [str(DEFAULT_SIZE)]
+    parts = [str(DEFAULT_SIZE)] if spec == "rabin" else parameters.split("-")
     if len(parts) == 1:
         average = _size(parts[0], spec)
         least, most = average // 3, average + average // 2

@@ -69,9 +69,9 @@ def test_two_backlogged_peers_are_served_in_turn():
     serve.confirm()
     serve(events.PeerConnected(Q), wants(Q, range(200, 400)))
     order = serve.drain()
-    first = order[:64]
+    first = order[:96]
     assert abs(first.count(P) - first.count(Q)) <= 8
-    assert len(order) + 12 >= 400 - 12
+    assert not any(ledger.wants for ledger in serve.engine.server.ledgers.values())
 
 
 def test_a_peer_that_does_not_read_holds_its_bound_and_is_dropped():
@@ -95,12 +95,14 @@ def test_a_peer_that_does_not_read_holds_its_bound_and_is_dropped():
 
 def test_others_are_served_beside_slow_readers():
     serve = Serving()
-    for index in range(20):
+    for index in range(64):
         peer = PeerId(f"slow{index}")
         serve(events.PeerConnected(peer), wants(peer, range(1000)))
     serve.out.clear()
     served = serve(events.PeerConnected(P), wants(P, range(4)))
-    assert sum(len(message.blocks) for peer, message in served if peer == P) == 4
+    at_once = sum(len(message.blocks) for peer, message in served if peer == P)
+    assert at_once >= 1
+    assert at_once + serve.drain().count(P) == 4
 
 
 def test_the_wants_of_a_peer_are_bounded():

@@ -41,7 +41,7 @@ MUTANTS = [
     Mutant("a want-have weakens a want-block", Server, "_want", "want_block or known.want_block", "want_block"),
     Mutant("lowest priority first", Ledger, "queue", "-want.priority", "want.priority"),
     Mutant("cancelled wants stay queued", Ledger, "unqueue", "self._queued_orders.discard(want.order)", "pass"),
-    Mutant("messages grow without end", Server, "_batch", "if cids and total + size >", "if cids and 0 >"),
+    Mutant("messages grow without end", Server, "_batch", "if cids and (total + size >", "if cids and (0 >"),
 ]
 
 

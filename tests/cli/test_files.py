@@ -148,6 +148,15 @@ async def test_a_tree_through_a_node_and_back(tmp_path: Path) -> None:
         *_, top = await node.json("add", "-r", folder)
         root = top["cid"]
         assert root == only_hash("-r", folder)
+        for wrong, code, words in (
+            (["-r", "/nonexistent"], 4, b"/nonexistent does not exist"),
+            ([str(folder)], 2, b"use -r to add directories"),
+            (["-r", "/dev/null"], 2, b"no file, directory or symlink"),
+            ([str(folder / "a.txt"), "--mode", "0600", "--raw-leaves"], 2, b"leave out --raw-leaves"),
+        ):
+            done = await node.cli("add", *wrong)
+            assert (done.returncode, done.stdout) == (code, b"")
+            assert words in done.stderr
         rows = {row["name"]: row for row in await node.json("ls", root)}
         assert set(rows) == {"a.txt", "link", "sub", odd}
         assert (rows["link"]["type"], rows["link"]["target"]) == ("symlink", "../../etc")

@@ -237,7 +237,7 @@ async def test_a_claim_of_another_size_than_the_manifest_says_is_no_claim(image)
     layer = image.layers[1]
     async with label_store() as labels:
         labels.knows(image, "127.0.0.1:1", "img")
-        async with member("liar") as liar, member("b", peers=[liar], containerd=labels.socket) as b:
+        async with member("liar", mode=Mode.LOCAL) as liar, member("b", peers=[liar], containerd=labels.socket) as b:
             await liar.put(documents_of(image))
             lie(liar, layer, 7, store_dag(liar.store, b"seven!!"))
             await manifest_of(b, image)

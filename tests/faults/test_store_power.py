@@ -2,7 +2,7 @@
 
 The files are watched, not the calls: after each synced write the length of LevelDB's log is safe, and after each
 `fdatasync` the pages of a segment. A crash copies the directory, spoils what is not safe, and opens the copy.
-(`ipcs.testing.store_machine` does the same in memory, thousands of times, and at every step of a collection.)
+(`ipcs.testing.store_power` does the same in memory, thousands of times, and at every step of a collection.)
 """
 
 import os

@@ -170,6 +170,12 @@ def many(folder: Path, entries: int, name: Callable[[int], str]) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that is a HAMT under every profile, and nowhere near the threshold."""
+    return many(tmp_path_factory.mktemp("large") / "d", 4600, lambda number: f"file-{number:040}")
+
+
 @pytest.mark.parametrize(
     ("profile", "width", "entries"),
     # a name and its CID take 64 bytes: 4096 entries are 262144 bytes, and one entry more makes a HAMT
@@ -189,11 +195,10 @@ def added(profile: Profile, path: Path, options: ScanOptions) -> str:
     return format_cid(importer.take()[-1].cid)
 
 
-async def test_kubo_0_22_in_its_one_mode(kubo, files, tree, tmp_path) -> None:
+async def test_kubo_0_22_in_its_one_mode(kubo, files, large) -> None:
     """CIDv0, dag-pb leaves, 256 KiB. Its HAMT threshold is inclusive, so no directory here has exactly that size."""
-    folder = many(tmp_path / "hamt", 6000, lambda number: f"file-{number:040}")
     async with kubo("kubo") as node:
-        for path in (*files, folder):
+        for path in (*files, large):
             theirs = (await node.call("add", path=str(path)))["cid"]
             assert theirs == added(UNIXFS_V0_2015, path, ScanOptions(recursive=True)), path.name
 
@@ -225,11 +230,10 @@ JS_PROGRAM = Path(__file__).parent / "js_import.mjs"
 
 
 @pytest.mark.parametrize(("profile", "options"), [mode[1:] for mode in JS_MODES], ids=[mode[0] for mode in JS_MODES])
-def test_js_importer(files, tree, tmp_path, profile: Profile, options: dict[str, object]) -> None:
+def test_js_importer(files, tree, large, profile: Profile, options: dict[str, object]) -> None:
     """CID version, raw leaves, fixed chunks, both layouts, directories and HAMT; not its rabin, not mtime."""
     node, helia = _node_and_modules()
-    folder = many(tmp_path / "hamt", 6000, lambda number: f"file-{number:040}")
-    inputs = [*files, tree / "many", folder]
+    inputs = [*files, tree / "many", large]
     argv = [node, JS_PROGRAM, helia, json.dumps(options), *inputs]
     done = subprocess.run(argv, check=True, capture_output=True, timeout=240)
     expected = dict(line.split("\t") for line in done.stdout.decode().splitlines())

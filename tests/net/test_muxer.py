@@ -383,6 +383,40 @@ async def test_closing_is_bounded_when_the_peer_takes_nothing(autojump_clock):
         assert a.muxer.is_closed
 
 
+async def test_a_handler_or_consumer_may_close_its_own_connection(autojump_clock):
+    class Leaving(RecordingInbound):
+        async def flush(self, _peer):
+            await b.muxer.aclose("the consumer leaves")
+
+    async def leave(_stream):
+        await b.muxer.aclose("the handler leaves")
+
+    for protocol in (ECHO, PUSHED):
+        async with muxer_pair() as (a, b):
+            b.services.handlers[ECHO] = leave
+            b.services.pushed[PUSHED] = Leaving()
+            stream = await a.muxer.open_stream([protocol])
+            started = trio.current_time()
+            await stream.write([b"x"])
+            await b.muxer.wait_closed()
+            await a.muxer.wait_closed()
+            assert trio.current_time() == started
+            assert b.services.failures == 0
+            assert b.muxer.end_reason.endswith("leaves")
+
+
+async def test_a_large_message_does_not_fill_the_outbox(autojump_clock):
+    async with muxer_pair(capacity=100_000) as (a, b):
+        b.services.handlers["/test/sleepy/1"] = sleepy
+        stream = await a.muxer.open_stream(["/test/sleepy/1"])
+        b.muxer.grow(stream.id, 16 << 20)
+        b.muxer._outbox.wake()
+        await wait_all_tasks_blocked()
+        with trio.move_on_after(0):
+            await stream.write([bytes(8 << 20)])
+        assert a.muxer._core.queued <= 2 * OUTBOX + 1000
+
+
 @pytest.mark.parametrize(
     "wire",
     [

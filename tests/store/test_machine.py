@@ -4,7 +4,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from ipcs.testing.store_machine import AgreementMachine, PowerLossMachine
+from ipcs.testing.store_machine import AgreementMachine
+from ipcs.testing.store_power import PowerLossMachine
 
 CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 

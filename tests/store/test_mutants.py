@@ -17,7 +17,8 @@ from ipcs.store.memory import MemoryFile
 from ipcs.store.references import References
 from ipcs.store.roots import RootTable
 from ipcs.store.segments import SegmentLog
-from ipcs.testing.store_machine import AgreementMachine, PowerLossMachine
+from ipcs.testing.store_machine import AgreementMachine
+from ipcs.testing.store_power import PowerLossMachine
 
 
 class MemoryMachine(AgreementMachine):
