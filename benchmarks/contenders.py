@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -130,6 +131,8 @@ class Contender:
     provider: Implementation
     is_plain: bool = False
     """Only does the plain case: one provider, no durable store, leaves up to 512 KiB."""
+    quick_limit: int = sys.maxsize
+    """Bytes of the largest file that a quick run has time for."""
 
 
 _IPCS, _KUBO = Ipcs(), Kubo()
@@ -143,7 +146,7 @@ CONTENDERS = {
         Contender("kubo", _KUBO, _KUBO),
         Contender("kubo to ipcs", _IPCS, _KUBO),
         Contender("ipcs to kubo", _KUBO, _IPCS),
-        Contender("py-libp2p", _PY_LIBP2P, _PY_LIBP2P, is_plain=True),
+        Contender("py-libp2p", _PY_LIBP2P, _PY_LIBP2P, is_plain=True, quick_limit=100_000_000),
         Contender("http", _HTTP, _HTTP, is_plain=True),
     )
 }

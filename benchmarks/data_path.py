@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -29,14 +30,10 @@ MIXED = (GOLANG,)
 """Where Kubo and ipcs fetch from each other."""
 
 
-def contenders_for(scenario: Scenario, names: Sequence[str]) -> list[Contender]:
-    """Those of `names` that take part in `scenario`."""
-    chosen = [CONTENDERS[name] for name in names]
-    return [
-        one
-        for one in chosen
-        if (scenario in YARDSTICKS or not one.is_plain) and (scenario in MIXED or one.fetcher is one.provider)
-    ]
+def takes_part(one: Contender, scenario: Scenario, *, full: bool) -> bool:
+    """Whether `one` is measured in `scenario`."""
+    able = scenario in YARDSTICKS if one.is_plain else scenario in MIXED or one.fetcher is one.provider
+    return able and (full or scenario.size <= one.quick_limit)
 
 
 def summary(runs: Sequence[Run]) -> Table:
@@ -73,7 +70,9 @@ def _text(figures: Sequence[float]) -> str:
     return f"{Spread.of(figures):.2f}" if figures else ""
 
 
-async def measure(scenarios: Sequence[Scenario], names: Sequence[str], rounds: int, disk: Path) -> list[Run]:
+async def measure(
+    scenarios: Sequence[Scenario], chosen: Sequence[Contender], rounds: int, disk: Path, *, full: bool
+) -> list[Run]:
     """All runs of all scenarios; a table for each as it ends."""
     console, done = Console(width=150), []
     for scenario in scenarios:
@@ -85,7 +84,7 @@ async def measure(scenarios: Sequence[Scenario], names: Sequence[str], rounds: i
             else:
                 runs.append(run)
 
-        await alternate(scenario, contenders_for(scenario, names), rounds, disk, report)
+        await alternate(scenario, [one for one in chosen if takes_part(one, scenario, full=full)], rounds, disk, report)
         if runs:
             console.print(summary(runs))
         done += runs
@@ -108,7 +107,8 @@ def main() -> None:
         raise InvalidArgument(f"no such contender: {', '.join(unknown)}; choose from {', '.join(CONTENDERS)}")
     scenarios = [one for one in (FULL if args.full else QUICK) if not args.only or args.only in one.name]
     rounds = args.rounds or (5 if args.full else 3)
-    runs = trio.run(measure, scenarios, names, rounds, args.disk)
+    chosen = [CONTENDERS[name] for name in names]
+    runs = trio.run(partial(measure, scenarios, chosen, rounds, args.disk, full=args.full))
     Record(" ".join(sys.argv), [run.row() for run in runs]).write(args.json)
     print(f"written to {args.json}")
 
