@@ -168,6 +168,8 @@ class ClientMachine(RuleBasedStateMachine):
         number = data.draw(st.sampled_from(sorted(self.sessions)))
         del self.sessions[number]
         self.step(events.SessionClosed(number), "closed")
+        for book in self.books.values():  # what was said about a want ends with the want; a new one asks again
+            book.announced &= self.open_wants()
 
     def asked(self):
         return [(peer, cid) for peer, book in sorted(self.books.items()) for cid in book.asked_at]
