@@ -1,7 +1,7 @@
 # Every target makes its own set-up first (scripts/setup: .venv with the pinned dependencies).
 PY := .venv/bin/python
 
-.PHONY: help setup demo test test-all lint fmt docs fuzz bench bench-full bench-store bench-unixfs profile lock clean
+.PHONY: help setup demo test test-all lint fmt docs fuzz bench bench-full bench-store bench-content bench-unixfs profile lock clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -46,6 +46,9 @@ bench-full: setup ## all scenarios, alternating with the peers they are compared
 
 bench-store: setup ## the store beside plain LevelDB and one file per block
 	$(PY) -m benchmarks.store
+
+bench-content: setup ## containerd's content store over ipcs beside containerd's own (root)
+	$(PY) -m benchmarks.content
 
 bench-unixfs: setup ## importer, chunkers and exporter
 	$(PY) -m benchmarks.unixfs

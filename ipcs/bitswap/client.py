@@ -13,7 +13,7 @@ from math import inf
 from ..block import Block
 from ..cid import Cid, PeerId
 from .events import DeliverBlocks
-from .limits import MAX_SESSION_PEERS, Config
+from .limits import Config
 from .message import PRIORITY_STANDING, Entry
 from .remote import Remote
 from .session import TRANSITIONS, Heard, Holding, Member, Session, Want
@@ -39,7 +39,7 @@ class Client:
         """A peer came; it joins every open session, as unknown. `changed`: its wantlist has news."""
         self.remotes[peer] = Remote(peer, self._config, traffic, changed)
         for session in self.sessions.values():
-            self._join(session, peer)
+            session.join(peer)
 
     def disconnected(self, peer: PeerId) -> None:
         """A peer went: what it was asked goes elsewhere."""
@@ -74,12 +74,6 @@ class Client:
             if peer in session.members:
                 session.members[peer].probes.clear()
 
-    def _join(self, session: Session, peer: PeerId) -> Member | None:
-        member = session.members.get(peer)
-        if member is None and len(session.members) < MAX_SESSION_PEERS:
-            member = session.members[peer] = Member()
-        return member
-
     # -- sessions ------------------------------------------------------------------------------------------------------
 
     def open(self, number: int, root: Cid, hints: Iterable[PeerId], estimate: int, now: float) -> None:
@@ -88,13 +82,13 @@ class Client:
         session.last_progress = now
         self.hint(number, hints)
         for peer in self.remotes:
-            self._join(session, peer)
+            session.join(peer)
 
     def hint(self, number: int, peers: Iterable[PeerId]) -> None:
         """`peers` are said to hold the whole DAG."""
         session = self.sessions.get(number)
         for peer in peers:
-            if session is not None and peer in self.remotes and self._join(session, peer) is not None:
+            if session is not None and peer in self.remotes and session.join(peer) is not None:
                 self._hear(session, peer, Heard.HINT)
 
     def close(self, number: int) -> None:
@@ -167,7 +161,7 @@ class Client:
                 continue
             want.told.setdefault(peer)
             for session in want.sessions:
-                if self._join(session, peer) is None:
+                if session.join(peer) is None:
                     continue
                 if self._hear(session, peer, Heard.HAS) is not Holding.PARTIAL:
                     continue
@@ -196,7 +190,7 @@ class Client:
                 continue
             want.holders.pop(peer, None)
             for session in want.sessions:
-                if self._join(session, peer) is not None:
+                if session.join(peer) is not None:
                     session.members[peer].available.pop(cid, None)
                     self._hear(session, peer, Heard.LACKS)
             if peer in want.asked or want.standing == peer:
@@ -207,7 +201,7 @@ class Client:
         for session in self.sessions.values():
             if session.holding(peer) is Holding.PARTIAL:
                 continue
-            if any(cid in session.seen for cid in cids) and self._join(session, peer) is not None:
+            if any(cid in session.seen for cid in cids) and session.join(peer) is not None:
                 self._hear(session, peer, Heard.WANTS)
 
     def _hear(self, session: Session, peer: PeerId, heard: Heard) -> Holding:

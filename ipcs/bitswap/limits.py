@@ -52,8 +52,9 @@ SUPER_SEED_HOLD = 0.25
 """Seconds before a block that one peer got is sent to a second one that only has a standing want for it."""
 
 SEND_TIMEOUT_FLOOR = 10.0
-SEND_TIMEOUT_RATE = 12_500.0
-"""A message must leave within the floor plus its size at 100 kbit/s (boxo bsnet `sendTimeout`)."""
+SEND_TIMEOUT_RATE = 125_000.0
+"""A message must leave within the floor plus its size at 1 Mbit/s. boxo allows 100 kbit/s (bsnet `sendTimeout`) for
+messages of one block; ours are longer, and a peer that slow holds them in our memory."""
 
 # -- the fetching side -------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from enum import Enum
 from math import inf
 
 from ..cid import Cid, PeerId
-from .limits import DEFAULT_BLOCK_ESTIMATE, IN_ORDER_WANTS
+from .limits import DEFAULT_BLOCK_ESTIMATE, IN_ORDER_WANTS, MAX_SESSION_PEERS
 from .message import PRIORITY_MAX
 
 
@@ -168,6 +168,13 @@ class Session:
         """`want` is met or given up."""
         self.wants.pop(want.cid, None)
         want.sessions.remove(self)
+
+    def join(self, peer: PeerId) -> Member | None:
+        """The member that `peer` is, or becomes; None when the session has enough."""
+        member = self.members.get(peer)
+        if member is None and len(self.members) < MAX_SESSION_PEERS:
+            member = self.members[peer] = Member()
+        return member
 
     def holding(self, peer: PeerId) -> Holding:
         """What `peer` is believed to hold."""

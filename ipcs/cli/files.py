@@ -72,7 +72,7 @@ def _hash(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def _upload(args: argparse.Namespace, terminal: Terminal) -> Iterator[dict[str, Any]]:
-    from ..unixfs.tree import encode_step
+    from ..unixfs.tree import encode_frames
 
     options = scan_options(args)
     params = {"profile": args.profile, **profile_parameters(args)}
@@ -84,10 +84,10 @@ def _upload(args: argparse.Namespace, terminal: Terminal) -> Iterator[dict[str, 
     def uploads(progress: Progress) -> Iterator[Any]:
         done = 0
         try:
-            for step in steps_of(args, options):
-                yield encode_step(step)
-                if isinstance(step, bytes):
-                    done += len(step)
+            for frame in encode_frames(steps_of(args, options)):
+                yield frame
+                if isinstance(frame, bytes):  # the small files between do not move a bar
+                    done += len(frame)
                     progress.update(done)
         except (IpcsError, OSError) as exc:
             failed.append(exc)

@@ -38,6 +38,9 @@ STALL = 5.0
 ATTEMPTS = 3
 """Downloads from one registry that are begun, each where the one before broke off."""
 
+DOWNLOADS = 8
+"""Downloads from registries at once: each holds a thread for as long as it takes."""
+
 STEP = 4
 """Leaves that are awaited, hashed and shown together: 1 MiB at 256 KiB."""
 
@@ -57,6 +60,7 @@ class Fetcher:
         self._store = store
         self._exchange = exchange
         self._router = router
+        self._downloads = trio.CapacityLimiter(DOWNLOADS)
         self._token = trio.lowlevel.current_trio_token()
         self._profile = profile
         self._origins = origins
@@ -101,7 +105,12 @@ class Fetcher:
                 download = self._download(arrival)
                 try:
                     return await trio.to_thread.run_sync(  # type: ignore[call-arg]  # trio-typing lags behind trio
-                        download.run, source, self._origins, stop.is_set, abandon_on_cancel=True
+                        download.run,
+                        source,
+                        self._origins,
+                        stop.is_set,
+                        abandon_on_cancel=True,
+                        limiter=self._downloads,
                     )
                 except RemoteProtocolError:
                     # A connection that broke after some bytes is taken up where it broke.

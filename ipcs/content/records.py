@@ -100,8 +100,9 @@ def reconcile(store: Store, records: Records, promises: Promises) -> None:
             records.put(Info(digest, blob.size, blob.created_at, blob.updated_at))
         else:
             store.references.drop(CONTAINERD, digest)
+    shown = kept & entries
     for promise in list(promises):
-        if promise.digest not in kept & entries or store.blobs.get(promise.digest) is not None:
+        if promise.digest not in shown or store.blobs.get(promise.digest) is not None:
             promises.delete(promise.digest)
 
 

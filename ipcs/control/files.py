@@ -14,7 +14,7 @@ from ..unixfs.node import Kind
 from ..unixfs.profile import IPCS_V1, Profile, customised, profile_named
 from ..unixfs.resolve import Stat, decode_name, parse_path, resolve
 from ..unixfs.traverse import Enter, Leave, list_directory, traverse
-from ..unixfs.tree import Step, decode_step, encode_attributes
+from ..unixfs.tree import Step, decode_frame, encode_attributes
 from .call import Call, Method, number, text
 from .frames import CHUNK
 from .parts import NodeParts
@@ -66,9 +66,9 @@ async def _add(parts: NodeParts, params: dict[str, Any], call: Call) -> dict[str
     return {"roots": roots}
 
 
-async def _steps(call: Call) -> AsyncGenerator[Step, None]:
+async def _steps(call: Call) -> AsyncGenerator[list[Step], None]:
     while (frame := await call.read()) is not None:
-        yield decode_step(frame)
+        yield decode_frame(frame)
 
 
 async def _cat(parts: NodeParts, params: dict[str, Any], call: Call) -> dict[str, Any]:

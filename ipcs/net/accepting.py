@@ -151,7 +151,7 @@ async def serve(handler: Handler, stream: MuxedStream, connection: Connection) -
     with connection.contain(f"the handler of {stream.protocol}"):
         try:
             await handler(stream)
-            stream.end()
+            stream.finish()
         except RemoteProtocolError as exc:
             log.debug("%s: %s", stream, exc.message)
         finally:

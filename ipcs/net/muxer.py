@@ -260,7 +260,8 @@ class Muxer:
             return
         if isinstance(event, StreamEnded):
             endpoint.on_end()
-            self._forget_if_closed(event.stream)
+            if event.closed:  # not merely gone by now: a reset may follow in the same batch, and has to be told
+                self._endpoints.pop(event.stream, None)
         else:
             endpoint.on_window()
 

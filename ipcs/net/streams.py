@@ -101,6 +101,7 @@ class MuxedStream:
         self._negotiated = 0
         self._peer_ended = False
         self._ended = False
+        self._finished = False
         self._gone: str | None = None
         self._wake = trio.Event()
 
@@ -177,6 +178,19 @@ class MuxedStream:
         """Reset it and remember why."""
         if self._gone is None:
             self._connection.reset(self.id, reason)
+            self.on_reset(reason)
+
+    def finish(self) -> None:
+        """We send no more, and nobody will read: what still comes resets the stream."""
+        self.end()
+        self._finished = True
+        if self._received:
+            self._drop_unread()
+
+    def _drop_unread(self) -> None:
+        self._received.clear()
+        if not self._peer_ended:
+            self.abandon("nobody reads it any more")
 
     def reset_unless_ended(self) -> None:
         """What a handler that did not come to its end leaves behind is abandoned."""
@@ -206,6 +220,8 @@ class MuxedStream:
         """Keep a copy until it is read; first the answer of the negotiation."""
         if self._dialler is not None and self._dialler.state is multistream.DialState.WAITING:
             self._negotiate(self._dialler, data)
+        elif self._finished:
+            self._drop_unread()
         else:
             self._received.append(memoryview(bytes(data)))
         self._signal()

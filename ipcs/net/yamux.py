@@ -363,7 +363,7 @@ class Yamux:
             events.append(StreamReset(stream, "the peer reset it"))
         elif flags & FIN and not entry.peer_ended:
             entry.peer_ended = True
-            events.append(StreamEnded(stream))
+            events.append(StreamEnded(stream, closed=entry.we_ended))
             if entry.we_ended:
                 self._drop(stream)
 

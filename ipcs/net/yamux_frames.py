@@ -92,6 +92,8 @@ class StreamEnded:
     """The peer will send no more on `stream`."""
 
     stream: int
+    closed: bool = False
+    """Whether we had ended too: the stream is gone, regularly."""
 
 
 @dataclass(slots=True)

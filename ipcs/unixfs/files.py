@@ -126,17 +126,18 @@ class Files:
                 yield session
 
     async def add_tree(
-        self, steps: AsyncIterable[Step], *, profile: Profile = IPCS_V1, owner: str | None = None
+        self, batches: AsyncIterable[Sequence[Step]], *, profile: Profile = IPCS_V1, owner: str | None = None
     ) -> AsyncGenerator[Added, None]:
         """Import files, symlinks and directories; what was added, as it is finished, children before parents.
 
+        A batch of steps is imported and stored in one hop into a worker thread.
         Every root (`depth` 0) is committed when it is finished, and kept for `owner`. Raises like `add`, and what
         `TreeImporter` raises.
         """
         with self._store.hold() as hold:
             sink = _TreeSink(self._store, hold, profile, owner)
-            async for step in steps:
-                self._sessions.notify_stored(await trio.to_thread.run_sync(sink.step, step))
+            async for batch in batches:
+                self._sessions.notify_stored(await trio.to_thread.run_sync(sink.apply, batch))
                 for added in sink.tree.take():
                     yield added
             sink.tree.finish()
@@ -189,17 +190,26 @@ class _TreeSink:
         self._owner = owner
         self._sha256 = hashlib.sha256()
 
-    def step(self, step: Step) -> list[Cid]:
-        """Apply one step; the CIDs of the blocks it stored."""
-        if isinstance(step, OpenFile):
-            self._sha256 = hashlib.sha256()
-        elif isinstance(step, (bytes, memoryview)):
-            self._sha256.update(step)
-        blocks = self.tree.step(step)
+    def apply(self, steps: Sequence[Step]) -> list[Cid]:
+        """Apply some steps; the CIDs of the blocks they stored."""
+        stored: list[Cid] = []
+        blocks: list[Block] = []
+        for step in steps:
+            if isinstance(step, OpenFile):
+                self._sha256 = hashlib.sha256()
+            elif isinstance(step, (bytes, memoryview)):
+                self._sha256.update(step)
+            blocks += self.tree.step(step)
+            root = self.tree.finished_root()
+            if root is not None:
+                stored += self._put(blocks)
+                blocks = []
+                if identity_data(root.cid) is None:
+                    self._commit(root, is_file=isinstance(step, CloseFile))
+        return stored + self._put(blocks)
+
+    def _put(self, blocks: list[Block]) -> list[Cid]:
         self._hold.put_many(blocks)
-        root = self.tree.finished_root()
-        if root is not None and identity_data(root.cid) is None:
-            self._commit(root, is_file=isinstance(step, CloseFile))
         return [block.cid for block in blocks]
 
     def _commit(self, root: Added, *, is_file: bool) -> None:

@@ -6,7 +6,8 @@ from a test; the blocks go wherever the caller puts them. Nothing here does I/O.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -18,6 +19,15 @@ from .builder import NO_ATTRIBUTES, Entry, NodeBuilder
 from .importer import Importer
 from .node import Attributes, Mtime
 from .profile import IPCS_V1, Profile
+
+SMALL_DATA = 32 * 1024
+"""Bytes of a file's content up to which they travel inside a JSON frame, in base64."""
+
+FRAME_SIZE = 256 * 1024
+"""About the characters of one JSON frame of steps."""
+
+STEP_SIZE = 100
+"""What a step without data counts for in a frame."""
 
 
 class OpenDirectory(NamedTuple):
@@ -169,9 +179,45 @@ def decode_step(frame: Mapping[str, Any] | Data) -> Step:
             return Symlink(_bytes(frame["symlink"]), _bytes(frame["target"]), decode_attributes(frame))
         if "end" in frame:
             return CloseFile()
+        if "data" in frame:
+            return b64decode(frame["data"], validate=True)
     except (AttributeError, KeyError, TypeError, ValueError) as exc:
         raise InvalidArgument(f"malformed step of a tree: {exc!r}") from exc
     raise InvalidArgument("unknown step of a tree; is the client of another version?")
+
+
+def encode_frames(steps: Iterable[Step]) -> Iterator[dict[str, Any] | Data]:
+    """Steps as frames for the wire: small ones share a JSON frame, since a frame costs more than a small file."""
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for step in steps:
+        frame = encode_step(step)
+        if not isinstance(frame, dict):
+            if len(frame) > SMALL_DATA:
+                if batch:
+                    yield {"steps": batch}
+                batch, size = [], 0
+                yield frame
+                continue
+            frame = {"data": b64encode(frame).decode()}
+            size += len(frame["data"])
+        batch.append(frame)
+        size += STEP_SIZE
+        if size >= FRAME_SIZE:
+            yield {"steps": batch}
+            batch, size = [], 0
+    if batch:
+        yield {"steps": batch}
+
+
+def decode_frame(frame: Mapping[str, Any] | Data) -> list[Step]:
+    """The steps in one frame of `encode_frames`. Raises `InvalidArgument` for anything else."""
+    if isinstance(frame, (bytes, memoryview)):
+        return [frame]
+    steps = frame.get("steps")
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        raise InvalidArgument("malformed steps of a tree; is the client of another version?")
+    return [decode_step(step) for step in steps]
 
 
 def encode_attributes(attributes: Attributes) -> dict[str, Any]:

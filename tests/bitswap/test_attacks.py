@@ -29,12 +29,14 @@ class Attacker:
         self.host = swarm.network.add(name)
         self.host.attach(self)
         self.gone = False
+        self.left = trio.Event()
 
     def connected(self, peer):
         self.gone = False
 
     def disconnected(self, peer):
         self.gone = True
+        self.left.set()
 
     def accept(self, peer, protocol):
         return self
@@ -102,7 +104,7 @@ def test_want_and_cancel_churn_leaves_nothing():
             attacker = Attacker(swarm)
             swarm.network.connect("attacker", "victim")
             cids = distinct(1000, random.Random(1))
-            for _ in range(50):
+            for _ in range(15):
                 await attacker.send(Message([Entry(cid) for cid in cids]))
                 await attacker.send(Message([Entry(cid, cancel=True) for cid in cids]))
                 await attacker.send(Message([Entry(block.cid)], full=True), Message([], full=True))
@@ -242,3 +244,57 @@ def test_a_block_under_another_codec_or_with_a_flipped_bit_is_not_taken():
             return victim.exchange.statistics().unasked_blocks
 
     assert run_simulation(simulation) == 2
+
+
+def test_a_peer_that_stalls_the_negotiation_holds_up_nobody():
+    """It accepts our streams and never answers: others are served, and it is dropped in bounded time."""
+
+    async def simulation():
+        async with open_swarm(1) as swarm:
+            blocks = random_blocks(20, 65536, 1)
+            victim = await swarm.add("victim", holds=blocks)
+            attacker = Attacker(swarm)
+            honest = await swarm.add("honest")
+            open_stream = victim.host.open_stream
+
+            async def stalled(peer, protocols=PROTOCOLS):
+                if peer == "attacker":
+                    await trio.sleep_forever()
+                return await open_stream(peer, protocols)
+
+            victim.host.open_stream = stalled
+            swarm.network.connect("attacker", "victim")
+            swarm.network.connect("honest", "victim")
+            await attacker.send(Message([Entry(block.cid) for block in blocks]))
+            async with honest.exchange.session(blocks[0].cid) as session:
+                with trio.fail_after(1):
+                    await session.fetch_many([block.cid for block in blocks])
+            gone_at_once = attacker.gone
+            with trio.fail_after(60):
+                await attacker.left.wait()
+            return gone_at_once, list(victim.exchange.statistics().peers)
+
+    assert run_simulation(simulation) == (False, ["honest"])
+
+
+@pytest.mark.slow
+def test_slow_readers_are_dropped_and_others_are_served_meanwhile():
+    async def simulation():
+        async with open_swarm(1) as swarm:
+            blocks = random_blocks(100, 262144, 1)
+            victim = await swarm.add("victim", up=125e6, holds=blocks)
+            slow = [Attacker(swarm, f"slow{index}") for index in range(64)]
+            for attacker in slow:
+                swarm.network.connect(attacker.host.peer, "victim")
+                await attacker.send(Message([Entry(block.cid) for block in blocks]))
+                attacker.host.freeze()
+            honest = await swarm.add("honest", down=125e6)
+            swarm.network.connect("honest", "victim")
+            start = trio.current_time()
+            async with honest.exchange.session(blocks[0].cid) as session:
+                await session.fetch_many([block.cid for block in blocks])
+            return trio.current_time() - start, victim.exchange.statistics().peers["honest"].blocks_sent
+
+    seconds, sent = run_simulation(simulation)
+    assert sent == 100
+    assert seconds < 20

@@ -81,7 +81,7 @@ MUTANTS = [
     Mutant("a new peer hears of nothing", Scheduler, "_discover", "member.probes[want.cid] = None", "continue"),
     Mutant("a standing want outlives its block", Client, "_announce", "self._withdraw(want, origin)", "pass"),
     Mutant("strikes are not counted", Engine, "_blocks", "traffic.unasked_blocks += unasked", "pass"),
-    Mutant("a new peer does not join open sessions", Client, "connected", "self._join(session, peer)", "pass"),
+    Mutant("a new peer does not join open sessions", Client, "connected", "session.join(peer)", "pass"),
     Mutant("wants of a second call are lost", Session, "add", "self.order.append(want)", "pass"),
 ]
 

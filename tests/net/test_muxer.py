@@ -405,6 +405,29 @@ async def test_a_handler_or_consumer_may_close_its_own_connection(autojump_clock
             assert b.muxer.end_reason.endswith("leaves")
 
 
+async def test_what_comes_after_its_handler_is_done_resets_the_stream(autojump_clock):
+    async def answer_only(stream):
+        await stream.write([b"answer"])
+
+    async with muxer_pair() as (a, b):
+        b.services.handlers[ECHO] = answer_only
+        early = await a.muxer.open_stream([ECHO])
+        assert await early.read(10) == b"answer"
+        await early.write([b"too late"])
+        late = await a.muxer.open_stream([ECHO], known=[ECHO])
+        await late.write([b"unasked"])
+        await wait_all_tasks_blocked()
+        assert b.muxer.streams == 0
+        assert b.muxer._core.unread == 0
+        for stream in (early, late):
+            with pytest.raises(RemoteProtocolError):
+                await stream.write([b"x"])
+        ended = await a.muxer.open_stream([ECHO])
+        await ended.aclose()
+        assert await ended.read(10) == b"answer"
+        assert await ended.read(10) == b""
+
+
 async def test_a_large_message_does_not_fill_the_outbox(autojump_clock):
     async with muxer_pair(capacity=100_000) as (a, b):
         b.services.handlers["/test/sleepy/1"] = sleepy

@@ -128,6 +128,7 @@ def test_a_seed_and_eight_simultaneous_fetchers():
     assert duplicates < 0.002 * 8 * SIZE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("link", [{"loss": 0.002}, {"jitter": 0.02}, {"loss": 0.01, "jitter": 0.01}], ids=str)
 def test_loss_and_reordering(link):
     async def simulation():
@@ -139,6 +140,7 @@ def test_loss_and_reordering(link):
     assert duplicates < 0.05 * SIZE
 
 
+@pytest.mark.slow
 def test_a_partition_heals():
     """Everybody is cut off for two minutes in the middle; the transfer goes on by itself."""
 

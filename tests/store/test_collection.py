@@ -183,7 +183,7 @@ def read_until(store, dags, seed, done, failures):
 
 def ingest_some(store, seed):
     """Ingest blobs that share leaves with each other and with the readers', and drop some again."""
-    for number in range(40):
+    for number in range(16):
         dag = make_dag([*SHARED, random.Random(f"{seed} {number}").randbytes(60_000)], 3)
         with store.hold() as hold:
             hold.put_many(dag.blocks)

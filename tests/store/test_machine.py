@@ -32,19 +32,19 @@ class RotatingMachine(PowerLossMachine):
 
 
 def test_memory_and_a_dict_agree():
-    run(MemoryMachine, examples=40)
+    run(MemoryMachine, examples=25)
 
 
 def test_memory_leveldb_and_a_dict_agree():
-    run(AgreementMachine, examples=8)
+    run(AgreementMachine, examples=5)
 
 
 def test_power_loss():
-    run(PowerLossMachine, examples=30)
+    run(PowerLossMachine, examples=20)
 
 
 def test_power_loss_with_an_older_log():
-    run(RotatingMachine, examples=30)
+    run(RotatingMachine, examples=20)
 
 
 @pytest.mark.slow

@@ -34,8 +34,8 @@ from ipcs.unixfs.tree import (
     Step,
     Symlink,
     TreeImporter,
-    decode_step,
-    encode_step,
+    decode_frame,
+    encode_frames,
 )
 from ipcs.unixfs.walk import walk
 
@@ -123,10 +123,11 @@ def test_the_root_does_not_depend_on_the_order_of_entries(node: Tree, profile: P
 def test_steps_survive_the_wire(node: Tree) -> None:
     import json
 
-    for step in steps(b"top", node):
-        frame = encode_step(step)
-        again = decode_step(json.loads(json.dumps(frame)) if isinstance(frame, dict) else frame)
-        assert again == step
+    told = [*steps(b"top", node), OpenFile(b"large"), bytes(40_000), b"x", CloseFile(), *steps(b"more", node) * 40]
+    again = []
+    for frame in encode_frames(told):
+        again += decode_frame(json.loads(json.dumps(frame)) if isinstance(frame, dict) else frame)
+    assert again == told
 
 
 def fill(folder: Path, node: Tree) -> None:
@@ -371,10 +372,18 @@ MALFORMED_FRAMES: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.parametrize(
+    "frame", [{}, {"steps": 1}, {"steps": [1]}, {"steps": [{"data": "&"}]}, {"steps": [{"data": 1}]}]
+)
+def test_malformed_batches(frame: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument):
+        decode_frame(frame)
+
+
 @pytest.mark.parametrize("frame", MALFORMED_FRAMES, ids=str)
 def test_malformed_frames(frame: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument):
-        decode_step(frame)
+        decode_frame({"steps": [frame]})
 
 
 async def test_paths() -> None:
