@@ -140,9 +140,7 @@ async def test_we_fetch_from_kubo_and_helia_at_once(kubo, helia, random_file, tm
     importer = Importer(kind.profile())
     leaves = importer.feed(original.read_bytes())
     async with kubo("theirs") as first, helia("helia") as second, open_ours(tmp_path) as ours:
-        write_flatfs(
-            tmp_path / "theirs" / "repo", [*leaves[::2], *importer.finish()]
-        )
+        write_flatfs(tmp_path / "theirs" / "repo", [*leaves[::2], *importer.finish()])
         cid = (await second.call("add", path=str(original), **kind.fields()))["cid"]
         assert cid == format_cid(importer.root.cid)
         for peer in (first, second):
