@@ -110,6 +110,8 @@ class Server:
         if size is None:
             if entry.send_dont_have:
                 ledger.say(entry.cid, held=False)
+            else:  # the peer's last word counts, for an answer to an earlier one that has not left as well
+                ledger.presences.pop(entry.cid, None)
             want = PeerWant(entry.cid, want_block, entry.priority, entry.send_dont_have, None)
             ledger.wants[entry.cid] = want
             if known is None or known.size is not None:
