@@ -86,6 +86,7 @@ class Server:
         if ledger is None:
             return
         if full:
+            ledger.presences.clear()
             for cid in [cid for cid, want in ledger.wants.items() if not want.claimed]:
                 self._forget(ledger, cid)
         for entry, size in zip(entries, sizes, strict=True):
@@ -261,15 +262,12 @@ class Server:
         total = 0
         for cid, data in blocks:
             want = ledger.wants.get(cid)
-            if want is None:
-                continue  # cancelled meanwhile
-            want.claimed = False
+            if want is None or not want.claimed:
+                continue  # cancelled meanwhile; if it was asked for again, that want has its own turn
             if data is None:
-                ledger.unqueue(want)
                 del ledger.wants[cid]
                 self._want(ledger, Entry(cid, want.priority, False, not want.want_block, want.send_dont_have), None)
                 continue
-            want.claimed = True
             ready.append((cid, data))
             total += block_size(len(data))
         self._release(ledger, ledger.reading - total)
@@ -283,9 +281,9 @@ class Server:
         blocks: list[WireBlock] = []
         total = 0
         for cid, data in ledger.ready or ():
-            want = ledger.wants.pop(cid, None)
-            if want is not None:
-                ledger.unqueue(want)
+            want = ledger.wants.get(cid)
+            if want is not None and want.claimed:
+                del ledger.wants[cid]
                 blocks.append(WireBlock(prefix_of(cid), data))
                 ledger.traffic.bytes_sent += len(data)
                 total += block_size(len(data))

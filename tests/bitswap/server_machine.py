@@ -9,11 +9,11 @@ from __future__ import annotations
 import random
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ipcs.bitswap import events
 from ipcs.bitswap.engine import Engine
-from ipcs.bitswap.limits import MIB, WANT_HAVE_REPLACE_SIZE, Config
+from ipcs.bitswap.limits import MIB, PACKED_BLOCK_SIZE, WANT_HAVE_REPLACE_SIZE, Config
 from ipcs.bitswap.message import Entry
 from ipcs.bitswap.verify import cid_of
 from ipcs.block import make_block
@@ -30,11 +30,17 @@ cids = st.sampled_from([block.cid for block in BLOCKS])
 
 
 class Expectation:
-    """What one peer may expect. `wants`: CID -> strongest entry; `said`: presences it has heard of a kept want."""
+    """What one peer may expect. `wants`: CID -> strongest entry; `abandoned`: read for a want that was cancelled."""
+
+    @property
+    def claimed(self):
+        """What is on its way to the peer."""
+        return ({*(self.reading or ())} - self.abandoned) | self.read
 
     def __init__(self):
         self.wants = {}
         self.reading = None
+        self.abandoned = set()
         self.read = set()
         self.messages = {}
         self.busy_since = None
@@ -69,6 +75,8 @@ class ServerMachine(RuleBasedStateMachine):
         assert priorities == sorted(priorities, reverse=True), "lower priority before higher"
         if len(action.cids) > 1:
             assert sum(len(DATA[cid]) for cid in action.cids) <= 2 * MIB, "a message of many blocks is too long"
+        for cid in action.cids[1:]:
+            assert len(DATA[cid]) <= PACKED_BLOCK_SIZE, "a large block joins a message"
         peer.reading = list(action.cids)
 
     def message(self, action):
@@ -94,6 +102,13 @@ class ServerMachine(RuleBasedStateMachine):
 
     # -- rules ---------------------------------------------------------------------------------------------------------
 
+    @initialize(here=st.sets(cids))
+    def begin(self, here):
+        """Both peers, and some blocks: what leads to faults begins there, and steps are few."""
+        self.store |= here
+        for _ in PEERS:
+            self.connect()
+
     @precondition(lambda self: len(self.peers) < len(PEERS))
     @rule()
     def connect(self):
@@ -101,7 +116,7 @@ class ServerMachine(RuleBasedStateMachine):
         self.peers[peer] = Expectation()
         self.step(events.PeerConnected(peer))
 
-    @precondition(lambda self: self.peers)
+    @precondition(lambda self: len(self.peers) == len(PEERS))
     @rule(data=st.data())
     def disconnect(self, data):
         peer = data.draw(st.sampled_from(sorted(self.peers)))
@@ -114,7 +129,7 @@ class ServerMachine(RuleBasedStateMachine):
         entries=st.lists(
             st.builds(Entry, cids, st.sampled_from([5, 9]), st.just(False), st.booleans(), st.booleans()),
             min_size=1,
-            max_size=5,
+            max_size=3,
             unique_by=lambda entry: entry.cid,
         ),
         full=st.booleans(),
@@ -122,7 +137,7 @@ class ServerMachine(RuleBasedStateMachine):
     def want(self, data, entries, full):
         peer = data.draw(st.sampled_from(sorted(self.peers)))
         book = self.peers[peer]
-        claimed = {*(book.reading or ()), *book.read}
+        claimed = book.claimed
         if full:
             book.wants = {cid: entry for cid, entry in book.wants.items() if cid in claimed}
         for entry in entries:
@@ -141,9 +156,12 @@ class ServerMachine(RuleBasedStateMachine):
     def cancel(self, data):
         peer = data.draw(st.sampled_from(sorted(peer for peer, book in self.peers.items() if book.wants)))
         book = self.peers[peer]
-        cid = data.draw(st.sampled_from(sorted(book.wants)))
+        on_its_way = sorted(book.claimed & book.wants.keys())
+        cid = data.draw(st.sampled_from(on_its_way or sorted(book.wants)))
         del book.wants[cid]
         book.read.discard(cid)
+        if cid in (book.reading or ()):
+            book.abandoned.add(cid)
         self.step(events.MessageReceived(peer, [Entry(cid, 0, cancel=True)], [None]))
 
     @rule(cid=cids)
@@ -162,7 +180,9 @@ class ServerMachine(RuleBasedStateMachine):
         book = self.peers[peer]
         cids, book.reading = book.reading, None
         blocks = [(cid, DATA[cid] if cid in self.store else None) for cid in cids]
-        book.read |= {cid for cid, found in blocks if found is not None and cid in book.wants}
+        kept = {cid for cid in cids if cid in book.wants and cid not in book.abandoned}
+        book.read |= {cid for cid, found in blocks if found is not None and cid in kept}
+        book.abandoned.clear()
         self.step(events.BlocksRead(peer, blocks))
 
     @precondition(lambda self: any(book.messages for book in self.peers.values()))
