@@ -43,6 +43,7 @@ bench: setup    ## a quick table of the data path, under three minutes
 bench-full: setup ## all scenarios, alternating with the peers they are compared with
 	@scripts/test-peers kubo
 	$(PY) -m benchmarks.data_path --full
+	$(PY) -m benchmarks.real_links
 
 bench-store: setup ## the store beside plain LevelDB and one file per block
 	$(PY) -m benchmarks.store
