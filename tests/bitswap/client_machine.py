@@ -11,12 +11,12 @@ import random
 from math import inf
 
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule  # noqa: F401
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ipcs.bitswap import events
 from ipcs.bitswap.engine import Engine
 from ipcs.bitswap.limits import Config
-from ipcs.bitswap.message import PRIORITY_STANDING
+from ipcs.bitswap.message import PRIORITY_STANDING, Entry
 from ipcs.block import make_block
 from ipcs.cid import PeerId
 
@@ -45,6 +45,7 @@ class PeerBook:
         self.quiet = False
         self.delivered = False
         self.asked_ever = set()
+        self.spoke = False
 
 
 class ClientMachine(RuleBasedStateMachine):
@@ -113,6 +114,8 @@ class ClientMachine(RuleBasedStateMachine):
             book.told[cid] = entry
             book.asked_ever.add(cid)
             book.asked_at.pop(cid, None)
+            if entry.want_have:
+                book.announced.discard(cid)  # it is asked anew whether it holds the block
             if not entry.want_have:
                 if entry.priority != PRIORITY_STANDING:
                     self.check_second_ask(peer, cid)
@@ -127,6 +130,19 @@ class ClientMachine(RuleBasedStateMachine):
         self.books.pop(peer, None)
 
     # -- rules ---------------------------------------------------------------------------------------------------------
+
+    @initialize(swarm=st.booleans())
+    def begin(self, swarm):
+        """Half of the lives begin with an origin, a neighbour that downloads the same DAG, and a session."""
+        if swarm:
+            origin, neighbour = PEERS
+            for peer in PEERS:
+                self.books[peer] = PeerBook()
+                self.step(events.PeerConnected(peer))
+            self.begin_session(1, [origin])
+            self.begin_wants(1, [BLOCKS[0].cid])
+            self.hear_want(neighbour, 0)
+            self.begin_wants(1, [block.cid for block in BLOCKS[1:]])
 
     @precondition(lambda self: len(self.books) < len(PEERS))
     @rule(data=st.data())
@@ -147,8 +163,13 @@ class ClientMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def open_session(self, data):
         number = next(number for number in (1, 2) if number not in self.sessions)
-        hints = data.draw(st.lists(st.sampled_from(PEERS), max_size=1))
+        self.begin_session(number, data.draw(st.lists(st.sampled_from(PEERS), max_size=1)))
+
+    def begin_session(self, number, hints):
         self.sessions[number] = set()
+        for peer in hints:
+            if peer in self.books:
+                self.books[peer].spoke = True  # somebody spoke for it
         self.step(events.SessionOpened(number, BLOCKS[0].cid, hints, SIZE))
 
     @precondition(lambda self: self.sessions)
@@ -159,8 +180,11 @@ class ClientMachine(RuleBasedStateMachine):
         if not lacking:
             return
         cids = data.draw(st.lists(st.sampled_from(lacking), min_size=1, unique=True))
+        self.begin_wants(number, cids, reading=reading)
+
+    def begin_wants(self, number, cids, *, reading=False):
         self.sessions[number] |= set(cids)
-        self.step(events.BlocksWanted(number, cids, reading))
+        self.step(events.BlocksWanted(number, cids, reading=reading))
 
     @precondition(lambda self: self.sessions)
     @rule(data=st.data())
@@ -179,11 +203,21 @@ class ClientMachine(RuleBasedStateMachine):
 
     def send_block(self, peer, block):
         book = self.books[peer]
+        book.spoke = True
         book.told.pop(block.cid, None)
         book.asked_at.pop(block.cid, None)
+        muted = set()
         if block.cid in self.open_wants():
             book.quiet, book.delivered = False, True
+            muted = self.muted(peer) - {block.cid}
         self.step(events.MessageReceived(peer, blocks=[block]), "block")
+        for cid in muted:
+            assert peer in self.engine.client.wants[cid].holders, f"{peer} is back, what it announced is not"
+
+    def muted(self, peer):
+        """Looks inside: the open wants that `peer` announced before it fell silent."""
+        members = [session.members.get(peer) for session in self.engine.client.sessions.values()]
+        return set().union(*(member.dormant for member in members if member is not None)) & self.open_wants()
 
     @precondition(lambda self: self.asked())
     @rule(data=st.data())
@@ -204,19 +238,26 @@ class ClientMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.told())
     @rule(data=st.data())
     def have(self, data):
-        peer, cid = data.draw(st.sampled_from(self.told()))
+        peer = data.draw(st.sampled_from([peer for peer, book in sorted(self.books.items()) if book.told]))
+        cids = data.draw(st.lists(st.sampled_from(sorted(self.books[peer].told)), min_size=1, unique=True))
+        self.announce(peer, cids)
+
+    def announce(self, peer, cids):
         book = self.books[peer]
-        if book.told[cid].want_have:
-            del book.told[cid]
-        book.announced.add(cid)
-        book.refused.discard(cid)
-        self.step(events.MessageReceived(peer, haves=[cid]), "have")
+        for cid in cids:
+            if book.told[cid].want_have:
+                del book.told[cid]
+        book.spoke = True
+        book.announced.update(cids)
+        book.refused.difference_update(cids)
+        self.step(events.MessageReceived(peer, haves=cids), "have")
 
     @precondition(lambda self: self.told())
     @rule(data=st.data())
     def dont_have(self, data):
         peer, cid = data.draw(st.sampled_from(self.told()))
         book = self.books[peer]
+        book.spoke = True
         book.announced.discard(cid)
         book.refused.add(cid)
         self.step(events.MessageReceived(peer, dont_haves=[cid]), "dont have")
@@ -226,9 +267,10 @@ class ClientMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.books)
     @rule(data=st.data(), number=numbers)
     def wants_it_too(self, data, number):
-        from ipcs.bitswap.message import Entry
+        self.hear_want(data.draw(st.sampled_from(sorted(self.books))), number)
 
-        peer = data.draw(st.sampled_from(sorted(self.books)))
+    def hear_want(self, peer, number):
+        self.books[peer].spoke = True
         entry = Entry(BLOCKS[number].cid, want_have=True)
         self.step(events.MessageReceived(peer, [entry], [None]), "wants")
 
@@ -247,9 +289,10 @@ class ClientMachine(RuleBasedStateMachine):
         self.stored |= set(cids)
         self.step(events.BlocksStored([(cid, SIZE) for cid in cids]))
 
-    @rule(number=numbers)
-    def somebody_else_stores(self, number):
-        cid = BLOCKS[number].cid
+    @precondition(lambda self: any(self.sessions.values()))
+    @rule(data=st.data())
+    def somebody_else_stores(self, data):
+        cid = data.draw(st.sampled_from(sorted(set().union(*self.sessions.values()))))
         self.stored.add(cid)
         self.step(events.BlocksStored([(cid, SIZE)]), "stored")
 
@@ -263,12 +306,43 @@ class ClientMachine(RuleBasedStateMachine):
             assert self.engine.next_deadline() > self.now, "an overdue timer starves the inbox"
         self.now = end
 
+    @precondition(lambda self: self.told())
+    @rule(data=st.data())
+    def fall_silent_and_come_back(self, data):
+        """A peer announces all that it was told of, says nothing until that is overdue, and then delivers one block."""
+        peer = data.draw(st.sampled_from([peer for peer, book in sorted(self.books.items()) if book.told]))
+        self.announce(peer, sorted(self.books[peer].told))
+        self.wait(1.3)
+        late = sorted(self.books[peer].asked_ever & self.open_wants()) if peer in self.books else []
+        if late:
+            self.send_block(peer, BY_CID[data.draw(st.sampled_from(late))])
+
     # -- invariants ----------------------------------------------------------------------------------------------------
 
     @invariant()
     def peers_hold_only_open_wants(self):
         for book in self.books.values():
             assert set(book.told) <= self.open_wants(), "a want that was met or given up is not cancelled"
+
+    @invariant()
+    def what_is_stored_is_delivered(self):
+        for number, wanted in self.sessions.items():
+            assert wanted.isdisjoint(self.stored), f"session {number} waits for a block that is stored"
+
+    @invariant()
+    def every_new_peer_is_told_of_something(self):
+        """Also where another peer serves us well: a peer of which nothing is known may know more."""
+        if self.open_wants():
+            for peer, book in self.books.items():
+                assert book.spoke or book.told, f"{peer} is new and was told of no want"
+
+    @invariant()
+    def a_standing_want_ends_with_an_ask(self):
+        """An origin that was told to send a block when convenient is told to let it be, once somebody owes it."""
+        for cid in self.open_wants():
+            entries = [book.told[cid] for book in self.books.values() if cid in book.asked_at]
+            standing = sum(entry.priority == PRIORITY_STANDING for entry in entries)
+            assert not standing or len(entries) == 1, "a block is asked for and still stands elsewhere"
 
     @invariant()
     def no_want_is_left_where_somebody_has_it(self):
@@ -302,6 +376,9 @@ class ClientMachine(RuleBasedStateMachine):
         deadline = self.engine.next_deadline()
         if self.open_wants() and self.books and not any(self.asked()):
             assert deadline < inf, "open wants, peers, and nothing will ever happen"
+        for peer, remote in self.engine.client.remotes.items():  # looks inside: until when a peer is left alone
+            if self.open_wants() and self.now < remote.quiet_until:
+                assert deadline <= remote.quiet_until, f"nothing wakes us when {peer} was quiet for long enough"
 
     @invariant()
     def inverse_relations_hold(self):
