@@ -24,6 +24,9 @@ from typing import IO, Self
 from ..control.client import ControlClient
 
 START_SECONDS = 30.0
+DISCONNECTED = ("connection refused", "connection closed", "transport is closing")
+"""grpc-go's words for a server that went away."""
+
 STOP_SECONDS = 10.0
 
 BINARIES = ("containerd", "ctr", "runc", "docker-registry")
@@ -208,15 +211,15 @@ class Containerd(Process):
         self.ctr("images", "pull", "--plain-http", *args, reference, namespace=namespace)
 
     def pull_again(self, reference: str) -> None:
-        """`pull` after the node was restarted: containerd dials it anew within 3 s and says until then that it is
-        refused.
+        """`pull` after the node was restarted: containerd dials it anew within 3 s, and until then its calls end with
+        what became of the old connection.
         """
         end = time.monotonic() + STOP_SECONDS
         while True:
             try:
                 return self.pull(reference)
             except RuntimeError as exc:
-                if "connection refused" not in str(exc) or time.monotonic() > end:
+                if not any(words in str(exc) for words in DISCONNECTED) or time.monotonic() > end:
                     raise
 
     def run(self, reference: str, *argv: str, name: str = "c1", snapshotter: str = "overlayfs") -> str:
