@@ -16,7 +16,7 @@ from .events import DeliverBlocks
 from .limits import Config
 from .message import PRIORITY_STANDING, Entry
 from .remote import Remote
-from .session import TRANSITIONS, Heard, Holding, Member, Session, Want
+from .session import TRANSITIONS, Heard, Holding, Session, Want
 from .statistics import Traffic
 
 
@@ -113,6 +113,8 @@ class Client:
                 want = self.wants[cid] = Want(cid, session.estimate, len(session.order))
             if cid not in session.wants:
                 session.add(want, first=reading)
+                if want.unasked:
+                    self._offer(want)
             elif reading and want.unclaimed:
                 session.returned.append(want)
 
@@ -129,11 +131,12 @@ class Client:
             cid, data = block
             want = self.wants.get(cid)
             if want is not None and want.open:
-                if remote.stalled:
-                    self._revive(peer)
+                was_stalled = remote.stalled
                 remote.delivered(cid, len(data), now)
                 want.received = True
                 self._settle(want, peer)
+                if was_stalled:
+                    self._revive(peer)
                 for session in want.sessions:
                     session.measure(len(data))
                     session.last_progress = now
@@ -160,23 +163,34 @@ class Client:
             if want is None or not want.open:
                 continue
             want.told.setdefault(peer)
-            for session in want.sessions:
-                if session.join(peer) is None:
-                    continue
-                if self._hear(session, peer, Heard.HAS) is not Holding.PARTIAL:
-                    continue
-                self._announce(want, peer, session.members[peer])
+            joined = [session for session in want.sessions if session.join(peer) is not None]
+            if Holding.PARTIAL in [self._hear(session, peer, Heard.HAS) for session in joined]:
+                self._announce(want, peer)
 
-    def _announce(self, want: Want, peer: PeerId, member: Member) -> None:
-        """A neighbour holds `want`: the origin need not send it."""
-        member.probes.pop(want.cid, None)
+    def _announce(self, want: Want, peer: PeerId) -> None:
+        """A neighbour holds `want`: the origin need not send it. It is one for all sessions as soon as for one."""
+        stalled = self.remotes[peer].stalled
+        for session in want.sessions:
+            if peer in session.members:
+                session.members[peer].probes.pop(want.cid, None)
+                if stalled:
+                    session.members[peer].dormant[want.cid] = want
+        if stalled:
+            return
         want.holders[peer] = None
         if want.standing is not None and want.standing != peer:
             origin = want.standing
             self.stand(want, None)
             self._withdraw(want, origin)
         if not want.asked:
-            member.available[want.cid] = want
+            self._offer(want)
+
+    def _offer(self, want: Want) -> None:
+        """Those that announced `want` may be asked for it, in each of its sessions."""
+        for session in want.sessions:
+            for peer in want.holders:
+                if peer in session.members:
+                    session.members[peer].available[want.cid] = want
 
     def lack(self, peer: PeerId, cids: Sequence[Cid]) -> None:
         """`peer` says that it does not hold `cids`."""
@@ -192,6 +206,7 @@ class Client:
             for session in want.sessions:
                 if session.join(peer) is not None:
                     session.members[peer].available.pop(cid, None)
+                    session.members[peer].dormant.pop(cid, None)
                     self._hear(session, peer, Heard.LACKS)
             if peer in want.asked or want.standing == peer:
                 self._take_back(want, remote)
@@ -289,10 +304,8 @@ class Client:
         """An open want that nobody owes us goes to the front of its sessions, or back to those that announced it."""
         if not want.unasked:
             return
+        self._offer(want)
         for session in want.sessions:
-            for peer in want.holders:
-                if peer in session.members:
-                    session.members[peer].available[want.cid] = want
             if want.unclaimed:
                 session.returned.append(want)
 
@@ -363,16 +376,15 @@ class Client:
 
     def _mute(self, peer: PeerId) -> None:
         """A stalled neighbour's announcements count for nothing until it delivers again."""
-        for session in self.sessions.values():
-            member = session.members.get(peer)
-            if member is None:
+        for want in self.wants.values():
+            if want.holders.pop(peer, peer) is not None:
                 continue
-            for want in session.wants.values():
-                if want.holders.pop(peer, 0) is None:
-                    member.dormant[want.cid] = want
-                    if want.unclaimed:
-                        session.returned.append(want)
-            member.available.clear()
+            for session in want.sessions:
+                if peer in session.members:
+                    session.members[peer].available.pop(want.cid, None)
+                    session.members[peer].dormant[want.cid] = want
+                if want.unclaimed:
+                    session.returned.append(want)
 
     def _revive(self, peer: PeerId) -> None:
         """It delivered: what it announced before counts again."""
@@ -381,7 +393,7 @@ class Client:
             if member is not None:
                 for want in member.dormant.values():
                     if want.open:
-                        self._announce(want, peer, member)
+                        self._announce(want, peer)
                 member.dormant.clear()
 
     def next_deadline(self, now: float) -> float:

@@ -76,12 +76,12 @@ class Scheduler:
     def _pump(self, session: Session, now: float, searches: list[FindProviders]) -> None:
         remotes = self._client.remotes
         full = [remotes[peer] for peer, member in session.members.items() if member.holding is Holding.FULL]
-        neighbours = [
-            (remotes[peer], member) for peer, member in session.members.items() if member.holding is Holding.PARTIAL
-        ]
-        for remote, member in neighbours:
-            self._probe(session, remote, member)
-            self._ask_neighbour(session, remote, member, now)
+        neighbours = False
+        for peer, member in session.members.items():
+            if member.holding is Holding.PARTIAL:
+                neighbours = True
+                self._probe(session, remotes[peer], member)
+            self._ask_neighbour(session, remotes[peer], member, now)  # it may be one in another session of a want
         if neighbours:
             for remote in full:
                 self._leave_standing(session, remote, now)

@@ -131,10 +131,22 @@ class ClientMachine(RuleBasedStateMachine):
 
     # -- rules ---------------------------------------------------------------------------------------------------------
 
-    @initialize(swarm=st.booleans())
-    def begin(self, swarm):
-        """Half of the lives begin with an origin, a neighbour that downloads the same DAG, and a session."""
-        if swarm:
+    @initialize(scene=st.sampled_from(["nothing", "a swarm", "two sessions"]))
+    def begin(self, scene):
+        """Lives begin with nothing, in the middle of a swarm, or with two sessions that see the same peer differently.
+
+        A swarm: an origin, a neighbour that downloads the same DAG, and a session.
+        """
+        if scene == "two sessions":
+            peer, cids = PEERS[0], [block.cid for block in BLOCKS]
+            self.books[peer] = PeerBook()
+            self.step(events.PeerConnected(peer))
+            self.begin_session(1, [])
+            self.begin_session(2, [])
+            self.begin_wants(1, cids)
+            self.refuse(peer, cids[0])
+            self.begin_wants(2, cids[1:])
+        if scene == "a swarm":
             origin, neighbour = PEERS
             for peer in PEERS:
                 self.books[peer] = PeerBook()
@@ -189,7 +201,9 @@ class ClientMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.sessions)
     @rule(data=st.data())
     def close_session(self, data):
-        number = data.draw(st.sampled_from(sorted(self.sessions)))
+        self.end_session(data.draw(st.sampled_from(sorted(self.sessions))))
+
+    def end_session(self, number):
         del self.sessions[number]
         self.step(events.SessionClosed(number), "closed")
         for book in self.books.values():  # what was said about a want ends with the want; a new one asks again
@@ -255,7 +269,9 @@ class ClientMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.told())
     @rule(data=st.data())
     def dont_have(self, data):
-        peer, cid = data.draw(st.sampled_from(self.told()))
+        self.refuse(*data.draw(st.sampled_from(self.told())))
+
+    def refuse(self, peer, cid):
         book = self.books[peer]
         book.spoke = True
         book.announced.discard(cid)
@@ -309,10 +325,16 @@ class ClientMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.told())
     @rule(data=st.data())
     def fall_silent_and_come_back(self, data):
-        """A peer announces all that it was told of, says nothing until that is overdue, and then delivers one block."""
+        """A peer announces all that it was told of, says nothing until that is overdue, and then delivers one block.
+
+        A session may leave meanwhile.
+        """
         peer = data.draw(st.sampled_from([peer for peer, book in sorted(self.books.items()) if book.told]))
         self.announce(peer, sorted(self.books[peer].told))
         self.wait(1.3)
+        leaves = data.draw(st.sampled_from([None, *sorted(self.sessions)]))
+        if leaves is not None:
+            self.end_session(leaves)
         late = sorted(self.books[peer].asked_ever & self.open_wants()) if peer in self.books else []
         if late:
             self.send_block(peer, BY_CID[data.draw(st.sampled_from(late))])
@@ -391,6 +413,8 @@ class ClientMachine(RuleBasedStateMachine):
         for want in client.wants.values():
             for peer in want.asked:
                 assert want.cid in client.remotes[peer].asks
+            for peer in want.holders:
+                assert not client.remotes[peer].stalled, "an announcement counts although its peer does not deliver"
             for session in want.sessions:
                 for peer, member in session.members.items():
                     expected = want.unasked and peer in want.holders

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import random
 from pathlib import Path
 
 import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from ipcs.bitswap import events
 from ipcs.bitswap.client import Client
 from ipcs.bitswap.engine import Engine
+from ipcs.bitswap.limits import WINDOW_START, Config
+from ipcs.bitswap.message import Entry
 from ipcs.bitswap.remote import Remote
 from ipcs.bitswap.schedule import Scheduler
 from ipcs.bitswap.session import Session, Want
 from ipcs.bitswap.wantlist import Wantlist
+from ipcs.block import make_block
+from ipcs.cid import PeerId
 from ipcs.testing.mutation import Mutant
 
 _SPEC = importlib.util.spec_from_file_location("client_machine", Path(__file__).with_name("client_machine.py"))
@@ -52,10 +58,29 @@ MUTANTS = [
         "self.asked or ",
         "",
     ),
-    Mutant("an announcement is not noted", Client, "_announce", "member.available[want.cid] = want", "pass"),
+    Mutant("an announcement is not noted", Client, "_announce", "self._offer(want)", "pass"),
     Mutant("a holder's blocks are not given back", Client, "_give_back", "session.returned.append(want)", "pass"),
+    Mutant("a revived peer's announcements stay muted", Client, "_revive", "self._announce(want, peer)", "pass"),
     Mutant(
-        "a revived peer's announcements stay muted", Client, "_revive", "self._announce(want, peer, member)", "pass"
+        "what a silent peer announces keeps others from being asked",
+        Client,
+        "_announce",
+        "self.remotes[peer].stalled",
+        "False",
+    ),
+    Mutant(
+        "a muted peer can still be asked for what it announced",
+        Client,
+        "_mute",
+        "session.members[peer].available.pop(want.cid, None)",
+        "pass",
+    ),
+    Mutant(
+        "a neighbour of another session is not asked",
+        Scheduler,
+        "_pump",
+        "self._ask_neighbour(",
+        "member.holding is Holding.PARTIAL and self._ask_neighbour(",
     ),
     Mutant(
         "a session that leaves cancels another's wants",
@@ -92,6 +117,22 @@ def run(examples, phases):
 
 def test_client_against_scripted_peers():
     run(150, tuple(Phase))
+
+
+def test_a_second_session_learns_who_announced_a_want():
+    """The machine's blocks fill no window, so no want waits there at a peer that announced it."""
+    first, second = (make_block(bytes([number])).cid for number in range(2))
+    engine, peer = Engine(Config(), random.Random(1)), PeerId("p")
+    engine.handle(events.PeerConnected(peer), 0.0)
+    engine.handle(events.SessionOpened(1, first, [], WINDOW_START), 0.0)
+    engine.handle(events.BlocksWanted(1, [first, second]), 0.0)
+    engine.handle(events.MessageReceived(peer, [Entry(first, want_have=True)], [None]), 0.0)
+    engine.handle(events.MessageReceived(peer, haves=[first, second]), 0.0)
+    assert list(engine.client.remotes[peer].asks) == [first]
+    engine.handle(events.SessionOpened(2, first, [], WINDOW_START), 0.0)
+    engine.handle(events.BlocksWanted(2, [second]), 0.0)
+    engine.handle(events.SessionClosed(1), 0.0)
+    assert list(engine.client.remotes[peer].asks) == [second]
 
 
 @pytest.mark.slow
