@@ -187,10 +187,8 @@ class Client:
 
     def _offer(self, want: Want) -> None:
         """Those that announced `want` may be asked for it, in each of its sessions."""
-        for session in want.sessions:
-            for peer in want.holders:
-                if peer in session.members:
-                    session.members[peer].available[want.cid] = want
+        for member in want.members(want.holders):
+            member.available[want.cid] = want
 
     def lack(self, peer: PeerId, cids: Sequence[Cid]) -> None:
         """`peer` says that it does not hold `cids`."""
@@ -274,11 +272,8 @@ class Client:
             else:
                 remote.wantlist.cancel(cid)
             remote.unask(cid)
-        for session in want.sessions:
-            for peer in want.told | want.holders:
-                member = session.members.get(peer)
-                if member is not None:
-                    member.forget(cid)
+        for member in want.members(want.told | want.holders):
+            member.forget(cid)
         want.told.clear()
         want.holders.clear()
         want.asked.clear()
@@ -318,12 +313,10 @@ class Client:
         self.stand(want, None)
         want.asked.append(remote.peer)
         want.told[remote.peer] = None
-        for session in want.sessions:
-            for peer in want.holders:
-                if peer in session.members:
-                    session.members[peer].available.pop(want.cid, None)
-            if remote.peer in session.members:
-                session.members[remote.peer].probes.pop(want.cid, None)
+        for member in want.members(want.holders):
+            member.available.pop(want.cid, None)
+        for member in want.members([remote.peer]):
+            member.probes.pop(want.cid, None)
         remote.ask(want.cid, want.size, now, patience)
         self._timed[remote.peer] = remote
         remote.wantlist.want(Entry(want.cid, want.priority, send_dont_have=True))
@@ -379,11 +372,11 @@ class Client:
         for want in self.wants.values():
             if want.holders.pop(peer, peer) is not None:
                 continue
-            for session in want.sessions:
-                if peer in session.members:
-                    session.members[peer].available.pop(want.cid, None)
-                    session.members[peer].dormant[want.cid] = want
-                if want.unclaimed:
+            for member in want.members([peer]):
+                member.available.pop(want.cid, None)
+                member.dormant[want.cid] = want
+            if want.unclaimed:
+                for session in want.sessions:
                     session.returned.append(want)
 
     def _revive(self, peer: PeerId) -> None:

@@ -9,6 +9,7 @@ served first.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from math import inf
 
@@ -80,6 +81,11 @@ class Want:
         self.told: dict[PeerId, None] = {}
         self.late: PeerId | None = None
         self.received = False
+
+    def members(self, peers: Iterable[PeerId]) -> Iterator[Member]:
+        """`peers` as members of each session that holds this want."""
+        for session in self.sessions:
+            yield from (session.members[peer] for peer in peers if peer in session.members)
 
     @property
     def open(self) -> bool:

@@ -72,7 +72,7 @@ MUTANTS = [
         "a muted peer can still be asked for what it announced",
         Client,
         "_mute",
-        "session.members[peer].available.pop(want.cid, None)",
+        "member.available.pop(want.cid, None)",
         "pass",
     ),
     Mutant(
