@@ -9,7 +9,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from typing import TypeVar
 
 import trio
@@ -135,7 +135,8 @@ class Fetcher:
         session: SessionSource | None = None
         async with AsyncExitStack() as stack:
             stack.callback(download.close)
-            async for digests in self._router.follow(leader, arrival.digest, STALL):
+            feed = await stack.enter_async_context(aclosing(self._router.follow(leader, arrival.digest, STALL)))
+            async for digests in feed:
                 cids = [cid_v1(RAW, sha256_multihash(digest)) for digest in digests]
                 if session is None:
                     session = await stack.enter_async_context(self._exchange.session(cids[0], [leader]))

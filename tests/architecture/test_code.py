@@ -1,5 +1,6 @@
 """Rules about the code itself that no linter has."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,14 @@ def test_files_stay_readable(path):
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_module_says_what_it_is(path):
     assert path.read_text().startswith('"""'), f"{path.relative_to(ROOT)} has no docstring"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_async_generator_is_left_to_the_garbage_collector(path):
+    """One that is iterated over as it is made has no name, so nobody closes it when the loop ends early."""
+    loops = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.AsyncFor)]
+    lines = [node.lineno for node in loops if isinstance(node.iter, ast.Call)]
+    assert not lines, f"{path.relative_to(ROOT)} lines {lines}: use `async with aclosing(...)`"
 
 
 def test_importing_the_package_runs_nothing_and_is_light():
