@@ -74,6 +74,9 @@ class NodeConfig:
     storage_max: int = 0
     """Bytes of disk that the store may take before cache is collected; 0: half the file system."""
 
+    upload_rate: int = 0
+    """Bytes of blocks a second to all peers together; 0: as fast as they take them."""
+
     durability: Literal["commit", "none"] = "commit"
     """Whether a commit waits for the disk; see docs/storage-format.md, "Durability"."""
 

@@ -17,12 +17,14 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 import trio
 
 from .allocator import keep_buffers
 from .bitswap.exchange import Exchange, open_exchange
+from .bitswap.limits import Config as ExchangeConfig
 from .config import AGENT, DEFAULT_ADOPT, DEFAULT_LISTEN, NodeConfig, default_repo, parse_size
 from .content.adoption import Mode
 from .content.facade import FacadeConfig, open_facade
@@ -94,7 +96,8 @@ async def open_node(config: NodeConfig) -> AsyncIterator[Node]:
         store_options = StoreOptions(storage_max=config.storage_max, durability=config.durability)
         with open_store(config.repo / "store", links_of, store_options) as store:
             host_config = HostConfig(identity=identity, listen=config.listen, agent=AGENT)
-            async with open_host(host_config) as host, open_exchange(host, store.blocks) as exchange:
+            exchange_config = ExchangeConfig(upload_rate=config.upload_rate or inf)
+            async with open_host(host_config) as host, open_exchange(host, store.blocks, exchange_config) as exchange:
                 files = Files(store, exchange)
                 facade_config = FacadeConfig(
                     config.repo / "ingests", Mode(config.adopt), config.containerd, config.origins
@@ -205,6 +208,13 @@ def _parser() -> argparse.ArgumentParser:
         "half the file system)",
     )
     parser.add_argument(
+        "--upload-rate",
+        type=parse_size,
+        default=0,
+        metavar="SIZE",
+        help="bytes a second that all peers together are sent, e.g. 10MB (default: no limit)",
+    )
+    parser.add_argument(
         "--durability",
         choices=("commit", "none"),
         default="commit",
@@ -226,6 +236,7 @@ def config_of(args: argparse.Namespace, environ: Mapping[str, str]) -> NodeConfi
         containerd=args.containerd.absolute() if args.containerd else None,
         origins=dict(map(parse_origin, args.origin)),
         storage_max=args.storage_max,
+        upload_rate=args.upload_rate,
         durability=args.durability,
     )
 

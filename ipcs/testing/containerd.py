@@ -15,11 +15,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 from ..control.client import ControlClient
 
@@ -251,13 +251,46 @@ class NodeProcess(Process):
 
     def wait_for_peers(self, count: int) -> Self:
         """Return when it is connected to at least `count` peers."""
-        end = time.monotonic() + START_SECONDS
         with ControlClient(self.socket) as client:
-            while time.monotonic() < end:
-                if client.call("stat")["peers"] >= count:
-                    return self
-                time.sleep(0.05)
-        raise TimeoutError(f"the node did not find {count} peers:\n{self.log()[-2000:]}")
+            self.wait_until(lambda: client.call("stat")["peers"] >= count, f"{count} peers")
+        return self
+
+    def wait_for_bytes(self, peer: str, count: int) -> int:
+        """Return, when at least `count` bytes of blocks came from the peer, how many did."""
+        with ControlClient(self.socket) as client:
+            received = 0
+
+            def enough() -> bool:
+                nonlocal received
+                received = _received(client).get(peer, 0)
+                return received >= count
+
+            self.wait_until(enough, f"{count} bytes from {peer}")
+        return received
+
+    def received(self) -> dict[str, int]:
+        """Bytes of blocks that came from each connected peer."""
+        with ControlClient(self.socket) as client:
+            return _received(client)
+
+    def adoption(self) -> dict[str, float]:
+        """The `adoption` part of `ipcs stat`."""
+        with ControlClient(self.socket) as client:
+            counts: dict[str, float] = client.call("stat")["adoption"]
+            return counts
+
+    def bans(self) -> dict[str, str]:
+        """Why each banned peer is."""
+        with ControlClient(self.socket) as client:
+            return {row["id"]: row["reason"] for row in _rows(client, "bitswap.bans")}
+
+    def wait_until(self, holds: Callable[[], bool], what: str) -> None:
+        """Return when `holds`; `what` is said when that takes too long."""
+        end = time.monotonic() + START_SECONDS
+        while not holds():
+            if time.monotonic() > end:
+                raise TimeoutError(f"the node waited {START_SECONDS:g} s for {what}:\n{self.log()[-2000:]}")
+            time.sleep(0.02)
 
     def _ready(self, already: int) -> dict[str, str]:
         end = time.monotonic() + START_SECONDS
@@ -268,6 +301,14 @@ class NodeProcess(Process):
                     return ready
             time.sleep(0.02)
         raise TimeoutError(f"the node printed no ready line:\n{self.log()[-2000:]}")
+
+
+def _received(client: ControlClient) -> dict[str, int]:
+    return {row["id"]: row["bytes_received"] for row in _rows(client, "peers")}
+
+
+def _rows(client: ControlClient, method: str) -> list[dict[str, Any]]:
+    return [frame["item"] for frame in client.stream(method) if isinstance(frame, dict) and "item" in frame]
 
 
 def free_port() -> int:
