@@ -61,6 +61,11 @@ CHILDREN_BUDGET = 1.0
 PATIENCE = 5.0
 """Seconds that a promise which nobody claims waits for somebody who does before it turns to the registry."""
 
+TAKEOVER_BUDGET = 2.0
+"""Seconds in which peers say who goes on when a leader failed: all are busy, no Info waits, and a peer that was not
+heard is one that takes the whole from the registry, too.
+"""
+
 ROUNDS = 10
 """Times that peers are looked for before that; each who failed once is not tried again."""
 
@@ -266,7 +271,7 @@ class Adoption:
             try:
                 if claims:
                     return await self._from_peers(arrival, claims, show=True)
-                leader = await self._router.leader(promise.digest, INFO_BUDGET, failed)
+                leader = await self._router.leader(promise.digest, TAKEOVER_BUDGET, failed)
                 if leader == self._host.peer_id:
                     if failed:
                         break  # it is on this node to take the blob from the registry

@@ -77,8 +77,8 @@ async def open_facade(config: FacadeConfig, store: Store, host: Host, exchange: 
     def progress(ref: str, first: int, leaves: Sequence[Multihash]) -> None:
         found = _REF_DIGEST.search(ref)
         if found is not None:
-            feed = partial(router.feeds.add, found[0], first, [leaf[2:] for leaf in leaves])
-            token.run_sync_soon(feed)
+            token.run_sync_soon(router.feeds.lead, found[0])
+            token.run_sync_soon(router.feeds.add, found[0], first, [leaf[2:] for leaf in leaves])
             token.run_sync_soon(exchange.notify_stored, [cid_v1(RAW, leaf) for leaf in leaves])
 
     def withdraw(digests: Sequence[str]) -> None:

@@ -33,8 +33,10 @@ def ranking(digest: str, peers: Iterable[PeerId]) -> list[PeerId]:
 class Feed:
     """The leaves of one blob so far, as 32-byte sha2-256 digests in file order."""
 
-    def __init__(self, decided_at: float) -> None:
-        self.decided_at = decided_at
+    def __init__(self, began_at: float) -> None:
+        self.began_at = began_at
+        self.is_led = False
+        """Whether this node takes the blob from its registry, and does not itself follow another."""
         self.leaves: list[bytes] = []
         self.is_whole = False
         self.is_over = False
@@ -54,23 +56,27 @@ class Feeds:
 
     def lead(self, digest: str) -> None:
         """This node takes `digest` from its registry: others may follow."""
-        feed = self._feeds.get(digest)
-        if feed is None or feed.is_over:
-            self._feeds.pop(digest, None)
-            self._feeds[digest] = Feed(trio.current_time())
-            self._began.set()
-            self._began = trio.Event()
-            while len(self._feeds) > MAX_FEEDS:
-                self.over(next(iter(self._feeds)), whole=False)
+        feed = self._open(digest)
+        if not feed.is_led:
+            feed.is_led, feed.began_at = True, trio.current_time()
+            self._tell_began()
 
     def add(self, digest: str, first: int, leaves: Sequence[bytes]) -> None:
         """`leaves` are in the store; they are those from index `first` on. What does not follow on is not published."""
-        self.lead(digest)
-        feed = self._feeds[digest]
+        feed = self._open(digest)
         fresh = leaves[max(0, len(feed.leaves) - first) :]
         if fresh and first <= len(feed.leaves):
             feed.leaves += fresh
             feed.wake()
+            self._tell_began()
+
+    def _open(self, digest: str) -> Feed:
+        feed = self._feeds.get(digest)
+        if feed is None:
+            feed = self._feeds[digest] = Feed(trio.current_time())
+            while len(self._feeds) > MAX_FEEDS:
+                self.over(next(iter(self._feeds)), whole=False)
+        return feed
 
     def over(self, digest: str, *, whole: bool) -> None:
         """It is committed here, or will not be."""
@@ -80,14 +86,21 @@ class Feeds:
             feed.wake()
 
     def leads(self, digest: str) -> bool:
-        """Whether following this node makes sense."""
+        """Whether this node takes it from its registry."""
         feed = self._feeds.get(digest)
-        return feed is not None and (bool(feed.leaves) or feed.decided_at + LEAD_TTL > trio.current_time())
+        return feed is not None and feed.is_led and self._is_live(feed)
 
-    async def wait_leading(self, digest: str) -> None:
-        """Return once following this node makes sense."""
-        while not self.leads(digest):
+    async def wait_begun(self, digest: str) -> None:
+        """Return once following this node makes sense: it leads, or follows somebody."""
+        while (feed := self._feeds.get(digest)) is None or not self._is_live(feed):
             await self._began.wait()
+
+    def _tell_began(self) -> None:
+        self._began.set()
+        self._began = trio.Event()
+
+    def _is_live(self, feed: Feed) -> bool:
+        return bool(feed.leaves) or feed.began_at + LEAD_TTL > trio.current_time()
 
     async def follow(self, digest: str) -> AsyncGenerator[list[bytes], None]:
         """The leaves as they come; ends when the blob is whole, or when nothing comes of it.

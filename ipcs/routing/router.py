@@ -172,10 +172,12 @@ class Router:
     # ---- simultaneous pulls
 
     async def leader(self, digest: str, budget: float, without: Collection[PeerId] = ()) -> PeerId:
-        """Who should take `digest` from its registry: a peer that does, else the first in rendezvous order of those
-        that are about to pull it; this node when nobody else is. `without` those that failed at it before. Takes at
-        most `budget` seconds.
+        """Who should take `digest` from its registry: this node or a peer when it does, else the first in rendezvous
+        order of those that are about to pull it; this node when nobody else is. `without` those that failed at it
+        before. Takes at most `budget` seconds.
         """
+        if self.feeds.leads(digest):
+            return self._network.peer_id
         leading: list[PeerId] = []
         wanting = [self._network.peer_id]
 
@@ -190,9 +192,7 @@ class Router:
                 for peer in self._speakers():
                     if peer not in without:
                         nursery.start_soon(ask, peer)
-        if leading and not self.feeds.leads(digest):
-            return ranking(digest, leading)[0]
-        return ranking(digest, wanting)[0]
+        return ranking(digest, leading or wanting)[0]
 
     async def follow(self, peer: PeerId, digest: str, stall: float) -> AsyncGenerator[list[bytes], None]:
         """Leaves of `digest` as `peer` gets them. Ends when the blob is whole there.
@@ -223,7 +223,7 @@ class Router:
     async def _feed(self, stream: Stream, digest: str) -> None:
         """Serve a follower."""
         with trio.move_on_after(LEAD_WAIT):
-            await self.feeds.wait_leading(digest)  # its manifest was just seen here, too: the first byte is near
+            await self.feeds.wait_begun(digest)  # its manifest was just seen here, too: the first byte is near
         async with aclosing(self.feeds.follow(digest)) as feed:
             async for leaves in feed:
                 for at in range(0, len(leaves), MAX_LEAVES):

@@ -124,3 +124,36 @@ def bytes_written(members, digest):
     """How far the leader is."""
     statuses = [status for one in members for status in one.facade.content.list_statuses()]
     return max((status.offset for status in statuses if status.ref.endswith(digest)), default=0)
+
+
+@pytest.mark.slow
+async def test_two_that_lead_at_once_cost_two_and_everybody_is_right(image, monkeypatch):
+    """Nodes that ask before they have heard of one another may both take it; who comes later follows one of them."""
+    monkeypatch.setattr(adoption, "INFO_BUDGET", 1.0)
+    with TinyRegistry({"img": image}, rate=UPLINK) as registry:
+        async with swarm(image, registry, 4) as members:
+            trio.to_thread.current_default_thread_limiter().total_tokens = 200
+            first = members[:2]
+            for one in first:
+                alone(one)
+            layer = image.layers[1]
+            with trio.fail_after(60):
+                async with trio.open_nursery() as nursery:
+                    for one in first:
+                        nursery.start_soon(pull, one, image, registry)
+                    await until(lambda: leaders(members, layer) == [0, 1])
+                    for one in members[2:]:
+                        nursery.start_soon(pull, one, image, registry)
+            fetched = [request for request in registry.blob_requests() if request.path.endswith(layer)]
+            assert [(request.first, request.sent) for request in fetched] == 2 * [(0, len(image.blobs[layer]))]
+            for one in members:
+                assert one.facade.statistics.promises_broken == 0
+
+
+def alone(node):
+    """It believes that nobody else wants what it wants."""
+
+    async def itself(_digest, _budget, _without=()):
+        return node.host.peer_id
+
+    node.facade.router.leader = itself
