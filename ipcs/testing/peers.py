@@ -212,6 +212,14 @@ def helia_command() -> list[Path]:
     return [node, _installed(cache() / "helia" / "helia_peer.mjs", "helia")]
 
 
+def go_binary(peer: str, name: str) -> Path:
+    """The program `name` that `scripts/test-peers` built for `peer` with Go.
+
+    Raises `NotFound`, naming the command that builds it.
+    """
+    return _installed(cache() / peer / name, peer)
+
+
 def _installed(path: Path, peer: str) -> Path:
     if not path.exists():
         raise NotFound(f"{peer} is not installed in {cache()}: run scripts/test-peers {peer}", subject=peer)

@@ -1,6 +1,6 @@
 """The same CIDs as real importers: a current Kubo in all its modes, Kubo 0.22, and js-ipfs-unixfs.
 
-A current Kubo is a Go program: build it as its README says and name the binary in IPCS_KUBO.
+`scripts/test-peers kubo-current` builds the current Kubo where Go is at hand; IPCS_KUBO names another binary.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pytest
 
 from ipcs.cid import format_cid
 from ipcs.cli import run
+from ipcs.errors import NotFound
 from ipcs.testing import peers
 from ipcs.unixfs.profile import UNIXFS_V0_2015, UNIXFS_V1_2025, Profile, customised
 from ipcs.unixfs.scan import ScanOptions, scan
@@ -63,9 +64,10 @@ def current_kubo(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list
 
     Not with --only-hash: 0.42 fails with it on directories that carry a mode or an mtime ("could not find").
     """
-    binary = os.environ.get("IPCS_KUBO")
-    if not binary:
-        pytest.skip("NOT COMPARED WITH A CURRENT KUBO: IPCS_KUBO names no `ipfs` binary")
+    try:
+        binary = os.environ.get("IPCS_KUBO") or peers.go_binary("kubo-current", "ipfs")
+    except NotFound as missing:
+        pytest.skip(f"NOT COMPARED WITH A CURRENT KUBO: IPCS_KUBO names no `ipfs` binary, and {missing.message}")
     repos: dict[str, Path] = {}
 
     def ipfs(repo: Path, *arguments: str | Path) -> bytes:
@@ -244,7 +246,7 @@ def test_js_importer(files, tree, large, profile: Profile, options: dict[str, ob
 def _node_and_modules() -> tuple[Path, Path]:
     try:
         command = peers.helia_command()
-    except peers.NotFound as missing:
+    except NotFound as missing:
         if os.environ.get("CI") == "true" or os.environ.get("IPCS_REQUIRE_PEERS") == "1":
             pytest.fail(missing.message)
         pytest.skip(missing.message)
