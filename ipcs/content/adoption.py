@@ -309,10 +309,11 @@ class Adoption:
                 failure = HashMismatch(exc.message, subject=arrival.digest)
                 arrival.start_over()
                 for peer in peers:
-                    self._ban(peer, arrival.digest, root)
+                    self.lied(peer, arrival.digest, root)
         raise failure
 
-    def _ban(self, peer: PeerId, digest: str, root: Cid) -> None:
+    def lied(self, peer: PeerId, digest: str, root: Cid) -> None:
+        """`peer` claimed `root` for `digest`, which cannot be: nothing more of it."""
         self._router.table.withdrawn(peer, [digest])
         log.warning("%s claimed %s for %s, which is a lie", peer, format_cid(root), digest)
         self._nursery.start_soon(self._fetcher.ban, peer, f"claimed a wrong DAG for {digest}")

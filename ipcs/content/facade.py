@@ -86,7 +86,9 @@ async def open_facade(config: FacadeConfig, store: Store, host: Host, exchange: 
 
     try:
         async with (
-            open_router(host, held, lambda d: adoption.wanted(d) if adoption else []) as router,
+            open_router(
+                host, held, wanted, lambda peer, lie: adoption.lied(peer, lie.digest, lie.root) if adoption else None
+            ) as router,
             trio.open_nursery() as nursery,
         ):
             content.on_commit = committed

@@ -62,11 +62,14 @@ class Record:
     profile: str
 
     def is_plausible(self) -> bool:
-        """False when it contradicts itself: a one-block DAG in a raw leaf has the digest of the blob itself."""
+        """False for a root by another hash than sha2-256, and for a record that is a lie on the face of it."""
+        return multihash_of(self.root)[:2] == SHA2_256_PREFIX and not self.contradicts_itself()
+
+    def contradicts_itself(self) -> bool:
+        """Whether no blob at all can be so: a DAG of one raw leaf has the digest of the blob itself."""
         multihash = multihash_of(self.root)
-        if multihash[:2] != SHA2_256_PREFIX:
-            return False
-        return codec_of(self.root) != RAW or multihash[2:].hex() == self.digest[7:]
+        is_leaf = codec_of(self.root) == RAW and multihash[:2] == SHA2_256_PREFIX
+        return is_leaf and multihash[2:].hex() != self.digest[7:]
 
 
 @dataclass(frozen=True, slots=True)

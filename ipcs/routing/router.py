@@ -80,14 +80,19 @@ Held = Callable[[Sequence[str]], list[Record]]
 Wanted = Callable[[Sequence[str]], list[str]]
 """Those of some digests that this node is about to pull. Quick, too."""
 
+Lied = Callable[[PeerId, Record], None]
+"""Told of a record that contradicts itself, and of who sent it."""
+
 Claims = Mapping[PeerId, Record]
 
 
 @asynccontextmanager
-async def open_router(network: Network, held: Held, wanted: Wanted = lambda _: []) -> AsyncIterator[Router]:
+async def open_router(
+    network: Network, held: Held, wanted: Wanted = lambda _: [], lied: Lied = lambda _peer, _record: None
+) -> AsyncIterator[Router]:
     """Routing over `network` as long as the block runs."""
     async with trio.open_nursery() as nursery:
-        router = Router(network, held, wanted, nursery)
+        router = Router(network, held, wanted, lied, nursery)
         network.set_handler(PROTOCOL, router.serve)
         network.watch(router)
         try:
@@ -103,10 +108,11 @@ async def open_router(network: Network, held: Held, wanted: Wanted = lambda _: [
 class Router:
     """Made by `open_router`. Called from the trio thread."""
 
-    def __init__(self, network: Network, held: Held, wanted: Wanted, nursery: trio.Nursery) -> None:
+    def __init__(self, network: Network, held: Held, wanted: Wanted, lied: Lied, nursery: trio.Nursery) -> None:
         self.table = Table()
         self.feeds = Feeds()
         self._wanted = wanted
+        self._lied = lied
         self._network = network
         self._held = held
         self._nursery = nursery
@@ -164,10 +170,17 @@ class Router:
         if not isinstance(answer, Records):
             return
         wanted = set(digests)
-        self.table.claimed(peer, [record for record in answer.records if record.digest in wanted])
+        self._claimed(peer, [record for record in answer.records if record.digest in wanted])
         answered.add(peer)
         if all(self.table.claims(digest) for digest in digests):
             nursery.cancel_scope.deadline = trio.current_time() + SETTLE
+
+    def _claimed(self, peer: PeerId, records: Sequence[Record]) -> None:
+        lie = next((record for record in records if record.contradicts_itself()), None)
+        if lie is not None:
+            self._lied(peer, lie)
+        else:
+            self.table.claimed(peer, records)
 
     # ---- simultaneous pulls
 
@@ -290,7 +303,7 @@ class Router:
             case Resolve(digests):
                 return Records(self._held(digests))
             case Announce(records):
-                self.table.claimed(peer, records)
+                self._claimed(peer, records)
             case Withdraw(digests):
                 self.table.withdrawn(peer, digests)
             case Pulling(digests):

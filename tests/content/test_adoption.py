@@ -10,14 +10,15 @@ from ipcs.content import adoption, fetching
 from ipcs.content.adoption import Mode
 from ipcs.content.arrival import MAX_WAITING
 from ipcs.content.records import Promise
-from ipcs.routing.messages import PROTOCOL, Record
+from ipcs.routing.messages import PROTOCOL
 from ipcs.store.store import memory_store
 from ipcs.testing.content_steps import sha256_digest
 from ipcs.testing.images import Image, build_image
+from ipcs.testing.liars import lie, store_dag
 from ipcs.testing.members import label_store, member, short_directory
 from ipcs.testing.net import until
 from ipcs.testing.tiny_registry import TinyRegistry
-from ipcs.unixfs.importer import Importer
+from ipcs.unixfs.profile import PROXY_2020
 from ipcs.unixfs.walk import links_of
 
 LAYER = 6_000_000
@@ -33,26 +34,6 @@ def impatient(monkeypatch):
     """Two seconds are as good as five when nothing will come."""
     monkeypatch.setattr(fetching, "STALL", 2.0)
     monkeypatch.setattr(adoption, "PATIENCE", 0.5)
-
-
-def store_dag(store, data):
-    """The DAG of `data` in `store`, without a blob record; its root."""
-    importer = Importer()
-    store.blocks.put_many(importer.feed(data))
-    store.blocks.put_many(importer.finish())
-    return importer.root.cid
-
-
-def lie(node, digest, size, root):
-    """Have `node` claim `root` for `digest`, whatever it has."""
-    router = node.facade.router
-    honest = router._held
-    record = Record(digest, size, root, "ipcs-v1")
-
-    def held(digests):
-        return [r for d in digests for r in ([record] if d == digest else honest([d]))]
-
-    router._held = held
 
 
 def documents_of(image):
@@ -213,6 +194,7 @@ async def test_forged_documents_are_never_shown(image, which):
         with pytest.raises(errors.NotFound):
             await info(b, digest)
         assert b.store.blobs.get(digest) is None
+        assert [ban.peer for ban in b.exchange.bans()] == [liar.host.peer_id]
 
 
 async def test_claims_that_differ_show_nothing_before_it_is_verified(image, impatient):
@@ -239,7 +221,7 @@ async def test_a_claim_of_another_size_than_the_manifest_says_is_no_claim(image)
         labels.knows(image, "127.0.0.1:1", "img")
         async with member("liar", mode=Mode.LOCAL) as liar, member("b", peers=[liar], containerd=labels.socket) as b:
             await liar.put(documents_of(image))
-            lie(liar, layer, 7, store_dag(liar.store, b"seven!!"))
+            lie(liar, layer, 7, store_dag(liar.store, b"seven!!", PROXY_2020))
             await manifest_of(b, image)
             with pytest.raises(errors.NotFound):
                 await info(b, layer)

@@ -137,5 +137,8 @@ def test_a_record_that_contradicts_itself():
     digest = "sha256:" + leaf.cid[-32:].hex()
     assert Record(digest, 5, leaf.cid, "p").is_plausible()
     assert not Record("sha256:" + "00" * 32, 5, leaf.cid, "p").is_plausible()
+    assert Record("sha256:" + "00" * 32, 5, leaf.cid, "p").contradicts_itself()
     assert Record("sha256:" + "00" * 32, 5, make_block(b"hello", 0x70).cid, "p").is_plausible()
-    assert not Record(digest, 5, Cid(b"\x01\x70\x11\x14" + bytes(20)), "p").is_plausible()
+    other_hash = Record(digest, 5, Cid(b"\x01\x70\x11\x14" + bytes(20)), "p")
+    assert not other_hash.is_plausible()
+    assert not other_hash.contradicts_itself(), "who hashes otherwise is of no use, but no liar"
