@@ -33,11 +33,13 @@ from ipcs.content.descriptor import Info
 from ipcs.content.records import Promise, Promises, Records
 from ipcs.content.wire import ReadRequest
 from ipcs.control.client import ControlClient
+from ipcs.errors import NotFound
 from ipcs.store.references import CONTAINERD
 from ipcs.store.store import StoreOptions, open_store
 from ipcs.testing.containerd import Containerd, NodeProcess, Process, Registry
 from ipcs.testing.images import Image, build_image, push_image
 from ipcs.testing.members import short_directory
+from ipcs.testing.peers import go_binary
 from ipcs.unixfs.walk import links_of
 
 BLOB = 296_160_075
@@ -105,18 +107,18 @@ def bench_ctr(directory: Path, rounds: int) -> Iterator[Row]:
             path.write_bytes(data)
             digest = "sha256:" + hashlib.sha256(data).hexdigest()
             for which, containerd in (("ours", ours), ("theirs", theirs)):
-                argv = ["ctr", "-a", str(containerd.socket), "content"]
-
-                def ingest(argv: list[str] = argv) -> None:
-                    with path.open("rb") as file:
-                        subprocess.run([*argv, "ingest", "bench"], stdin=file, check=True, capture_output=True)
-
-                times["ingest", which].append(_timed(ingest))
-                get = [*argv, "get", digest]
+                put = containerd.ctr_argv("content", "ingest", "bench")
+                times["ingest", which].append(_timed(partial(_run_with_input, put, path)))
+                get = containerd.ctr_argv("content", "get", digest)
                 times["get", which].append(_timed(partial(subprocess.run, get, check=True, stdout=subprocess.DEVNULL)))
                 containerd.ctr("content", "rm", digest)
     for kind in ("ingest", "get"):
         yield _ratio(f"ctr content {kind} of 296 MB", times[kind, "ours"], times[kind, "theirs"])
+
+
+def _run_with_input(argv: list[str], path: Path) -> None:
+    with path.open("rb") as file:
+        subprocess.run(argv, stdin=file, check=True, capture_output=True)
 
 
 def _image() -> Image:
@@ -173,7 +175,7 @@ def _fetch(containerd: Containerd, node: NodeProcess, reference: str) -> None:
 
 
 def bench_reads(directory: Path, rounds: int) -> Iterator[Row]:
-    """Read calls of a Python client, beside a handler that answers the same bytes from memory."""
+    """Read calls of a Go client (if one was built) and a Python client, beside a handler that answers from memory."""
     bare = Process(directory, "bare", [sys.executable, "-m", "benchmarks.content_bare", directory / "bare.sock"])
     with bare, NodeProcess(directory / "n", "--adopt", "off") as node:
         bare.wait_listening(directory / "bare.sock")
@@ -182,13 +184,35 @@ def bench_reads(directory: Path, rounds: int) -> Iterator[Row]:
             for at in range(0, len(data), 1 << 20):
                 writer.write(data[at : at + (1 << 20)])
             digest = writer.commit(len(data)).digest
-        for window, streams in ((WINDOW, 1), (1 << 20, 1), (1 << 20, 4)):
-            ours: list[float] = []
-            theirs: list[float] = []
-            for _ in range(rounds):
-                for socket, rates in ((node.socket, ours), (directory / "bare.sock", theirs)):
-                    rates.append(_read_rate(socket, digest, len(data), window, streams))
-            yield _ratio(f"sequential Reads of {window >> 10} KiB, {streams} at once", ours, theirs, "MB/s")
+        for client, read_rate in _read_clients().items():
+            for window, streams in ((WINDOW, 1), (WINDOW, 4), (1 << 20, 1), (1 << 20, 4)):
+                ours: list[float] = []
+                theirs: list[float] = []
+                for _ in range(rounds):
+                    for socket, rates in ((node.socket, ours), (directory / "bare.sock", theirs)):
+                        rates.append(read_rate(socket, digest, len(data), window, streams))
+                what = f"sequential Reads of {window >> 10} KiB, {streams} at once, {client} client"
+                yield _ratio(what, ours, theirs, "MB/s")
+
+
+ReadRate = Callable[[Path, str, int, int, int], float]
+"""(socket, digest, size, window, streams) -> MB/s"""
+
+
+def _read_clients() -> dict[str, ReadRate]:
+    try:
+        binary = go_binary("readrate", "readrate")
+    except NotFound as missing:
+        print(f"!!! NO GO CLIENT: {missing.message}", file=sys.stderr)
+        return {"Python": _read_rate}
+    return {"Go": partial(_go_read_rate, binary), "Python": _read_rate}
+
+
+def _go_read_rate(binary: Path, socket: Path, digest: str, size: int, window: int, streams: int) -> float:
+    passes = 1 if window == WINDOW else 4  # several tenths of a second either way
+    argv = [str(part) for part in (binary, socket, digest, size, window, streams, passes)]
+    result = json.loads(subprocess.run(argv, check=True, capture_output=True, timeout=300).stdout)
+    return float(result["bytes"]) / float(result["seconds"]) / 1e6
 
 
 def _read_rate(socket: Path, digest: str, size: int, window: int, streams: int) -> float:

@@ -40,7 +40,7 @@ disabled_plugins = ["{built_in}"]
 _NOTES = """\
 # What this changes in {path}:
 # - disabled_plugins: containerd's own content store is switched off (with two of them 1.6 picks one at random and 2.x
-#   refuses to start). {existing}
+#   starts without images, content and tasks). {existing}
 # - proxy_plugins: its place is taken by the node at {socket}.
 # containerd never moves blobs: those of an existing installation must be copied in first, with both running:
 #     ipcs containerd import {root}

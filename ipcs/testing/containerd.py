@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -151,11 +152,20 @@ disabled_plugins = [{disabled}]
   level = "debug"
 [plugins."io.containerd.metadata.v1.bolt"]
   content_sharing_policy = "{policy}"
-[plugins."io.containerd.gc.v1.scheduler"]
+{snapshotters}[plugins."io.containerd.gc.v1.scheduler"]
   startup_delay = "1h"
   schedule_delay = "0s"
-  deletion_threshold = 1
+  deletion_threshold = {deletions}
 """
+
+UNPACK = """\
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+  platform = "{platform}"
+  snapshotter = "{snapshotter}"
+"""
+"""2.x unpacks only for the snapshotters that it was told of, even when ctr names another."""
+
+SNAPSHOTTERS = ("overlayfs", "native")
 
 PROXY = """\
 [proxy_plugins.ipcs]
@@ -169,10 +179,13 @@ BUILT_IN = "io.containerd.content.v1.content"
 class Containerd(Process):
     """A containerd whose content store is the proxy at `content`, or its own when that is None.
 
-    `IPCS_TEST_CONTAINERD` names another binary than Debian's; its `ctr` is expected beside it.
+    `IPCS_TEST_CONTAINERD` names another binary than Debian's; its `ctr` is expected beside it. Garbage is collected
+    after each deletion, unless not `eager`: then only as containerd's defaults have it.
     """
 
-    def __init__(self, directory: Path, content: Path | None, *, policy: str = "shared", wait: bool = True) -> None:
+    def __init__(
+        self, directory: Path, content: Path | None, *, policy: str = "shared", eager: bool = True, wait: bool = True
+    ) -> None:
         binary = os.environ.get("IPCS_TEST_CONTAINERD", "containerd")
         self._ctr = str(Path(binary).parent / "ctr") if "/" in binary else "ctr"
         self.socket = directory / "c.sock"
@@ -181,6 +194,8 @@ class Containerd(Process):
         text = CONFIG.format(
             run=directory,
             policy=policy,
+            snapshotters=_unpack_config(),
+            deletions=int(eager),
             disabled=", ".join(f'"{name}"' for name in (disabled if content is None else [*disabled, BUILT_IN])),
         )
         config = directory / "config.toml"
@@ -191,11 +206,15 @@ class Containerd(Process):
         if wait:
             self.wait_listening(self.socket)
 
+    def ctr_argv(self, *args: str, namespace: str = "default") -> list[str]:
+        """A ctr command for this containerd."""
+        return [self._ctr, "-a", str(self.socket), "-n", namespace, *args]
+
     def ctr(
         self, *args: str, namespace: str = "default", check: bool = True, timeout: float = 120
     ) -> subprocess.CompletedProcess[str]:
         """Run ctr to its end. Raises `RuntimeError` with its output when it fails and `check`."""
-        argv = [self._ctr, "-a", str(self.socket), "-n", namespace, *args]
+        argv = self.ctr_argv(*args, namespace=namespace)
         done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False)
         if check and done.returncode:
             raise RuntimeError(f"ctr {' '.join(args)}: {done.returncode}\n{done.stdout[-500:]}\n{done.stderr[-2000:]}")
@@ -203,8 +222,7 @@ class Containerd(Process):
 
     def start_ctr(self, *args: str, namespace: str = "default") -> Process:
         """Start ctr and leave it running; `wait` for it."""
-        argv = [self._ctr, "-a", str(self.socket), "-n", namespace, *args]
-        return Process(self.socket.parent, "ctr", argv)
+        return Process(self.socket.parent, "ctr", self.ctr_argv(*args, namespace=namespace))
 
     def pull(self, reference: str, *args: str, namespace: str = "default") -> None:
         """`ctr images pull` over plain HTTP, with unpack."""
@@ -309,6 +327,11 @@ def _received(client: ControlClient) -> dict[str, int]:
 
 def _rows(client: ControlClient, method: str) -> list[dict[str, Any]]:
     return [frame["item"] for frame in client.stream(method) if isinstance(frame, dict) and "item" in frame]
+
+
+def _unpack_config() -> str:
+    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    return "".join(UNPACK.format(platform=f"linux/{architecture}", snapshotter=name) for name in SNAPSHOTTERS)
 
 
 def free_port() -> int:

@@ -1,12 +1,15 @@
 """What the containerd tests share: a short directory, a registry with an image, and a loud skip."""
 
 import os
+from contextlib import contextmanager
 
 import pytest
 
+from ipcs.errors import NotFound
 from ipcs.testing.containerd import Containerd, NodeProcess, Registry, missing_binaries
 from ipcs.testing.images import BUSYBOX, build_image, push_image
 from ipcs.testing.members import short_directory
+from ipcs.testing.peers import go_binary
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +20,16 @@ def _real_containerd():
         if os.environ.get("CI") == "true":
             pytest.fail(why)
         pytest.skip(why)
+
+
+@pytest.fixture(params=["installed", "2.x"])
+def each_containerd(request, monkeypatch):
+    """The test runs with the installed containerd, and with the 2.x that `scripts/test-peers` builds with Go."""
+    if request.param == "2.x":
+        try:
+            monkeypatch.setenv("IPCS_TEST_CONTAINERD", str(go_binary("containerd2", "containerd")))
+        except NotFound as missing:
+            pytest.skip(f"containerd 2.x NOT TESTED: {missing.message}")
 
 
 @pytest.fixture
@@ -57,9 +70,19 @@ class Pair:
         self.node = NodeProcess(self.directory / "n", *api, *self.args, bootstrap=self.bootstrap)
         return self.node
 
-    def start_containerd(self):
-        self.containerd = Containerd(self.directory / "c", self.directory / "n" / "i.sock")
+    def start_containerd(self, **options):
+        self.containerd = Containerd(self.directory / "c", self.directory / "n" / "i.sock", **options)
         return self.containerd
+
+    @contextmanager
+    def running(self, **options):
+        """Both run; `options` are containerd's."""
+        try:
+            self.start_node()
+            self.start_containerd(**options)
+            yield self
+        finally:
+            self.__exit__()
 
     def __enter__(self):
         self.start_node()

@@ -1,8 +1,12 @@
 """`ipcs containerd` against real containerds: checked, moved in, moved out."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +32,25 @@ def test_config_names_what_it_changes(tmp_path):
     assert "version = 2" in ipcs("config", "--repo", tmp_path).stdout  # Debian 12's 1.6
 
 
+@pytest.mark.usefixtures("each_containerd")
+def test_containerd_understands_the_config(lab):
+    binary = os.environ.get("IPCS_TEST_CONTAINERD") or shutil.which("containerd")
+    config = lab / "config.toml"
+    env = {
+        **os.environ,
+        "PATH": f"{Path(binary).parent}:{os.environ['PATH']}",
+    }  # the version is asked of the first there
+    argv = [sys.executable, "-m", "ipcs", "containerd", "config", "--socket", lab / "i.sock"]
+    config.write_bytes(subprocess.run(argv, check=True, capture_output=True, timeout=60, env=env).stdout)
+    argv = [binary, "-c", config, "config", "dump"]
+    dumped = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60)
+    understood = tomllib.loads(dumped.stdout)
+    assert understood["disabled_plugins"] == ["io.containerd.content.v1.content"]
+    plugin = understood["proxy_plugins"]["ipcs"]
+    assert (plugin["type"], plugin["address"]) == ("content", str(lab / "i.sock"))
+
+
+@pytest.mark.usefixtures("each_containerd")
 def test_an_installation_moves_in_and_out_again(pair, lab, registry, reference):
     with Containerd(lab / "a" / "c", None) as before:
         before.pull(reference)

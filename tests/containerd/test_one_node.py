@@ -13,8 +13,10 @@ from ipcs.testing.tiny_registry import TinyRegistry
 from ipcs.unixfs.walk import links_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.interop]
+each_containerd = pytest.mark.usefixtures("each_containerd")
 
 
+@each_containerd
 def test_an_image_lives_its_whole_life(pair, registry, reference, image):
     with pair("a") as a:
         ctr = a.containerd
@@ -41,20 +43,22 @@ def test_an_image_lives_its_whole_life(pair, registry, reference, image):
         assert ctr.contents() == ctr.contents("other") == ctr.contents("third") == []
 
 
+@each_containerd
 def test_content_ingest_and_get_are_byte_exact(pair, lab):
     data = bytes(range(256)) * 5000
     path = lab / "blob"
     path.write_bytes(data)
     with pair("a") as a:
         with path.open("rb") as source:
-            argv = ["ctr", "-a", str(a.containerd.socket), "content", "ingest", "my-ref"]
+            argv = a.containerd.ctr_argv("content", "ingest", "my-ref")
             subprocess.run(argv, stdin=source, check=True, capture_output=True, timeout=60)
         [digest] = a.containerd.contents()
-        argv = ["ctr", "-a", str(a.containerd.socket), "content", "get", digest]
+        argv = a.containerd.ctr_argv("content", "get", digest)
         assert subprocess.run(argv, check=True, capture_output=True, timeout=60).stdout == data
         a.containerd.ctr("content", "rm", digest)
 
 
+@each_containerd
 def test_containerd_may_restart_and_may_come_first(pair, reference):
     a = pair("a")
     try:
@@ -71,10 +75,13 @@ def test_containerd_may_restart_and_may_come_first(pair, reference):
         a.__exit__()
 
 
+@each_containerd
 @pytest.mark.parametrize("restart_containerd", [False, True])
 def test_kill_mid_ingest_resumes_at_the_byte(pair, restart_containerd):
+    """Not when containerd collects garbage between the pulls, which aborts the ingest: its default is not to."""
     image = build_image([12_000_000], seed="resume")
-    with TinyRegistry({"img": image}, rate=6_000_000) as origin, pair("a") as a:
+    a = pair("a")
+    with TinyRegistry({"img": image}, rate=6_000_000) as origin, a.running(eager=False):
         reference = f"{origin.address}/img:v1"
         layer = image.layers[1]
         pulling = a.containerd.start_ctr("images", "pull", "--plain-http", reference)
@@ -88,7 +95,7 @@ def test_kill_mid_ingest_resumes_at_the_byte(pair, restart_containerd):
             a.containerd.stop()
         a.start_node()
         if restart_containerd:
-            a.start_containerd()
+            a.start_containerd(eager=False)
         a.containerd.pull_again(reference)
         resumed = [served.first for served in origin.blob_requests() if served.path.endswith(layer) and served.first]
         assert resumed
@@ -113,6 +120,7 @@ def fsck(a):
     assert report.is_clean, report.problems
 
 
+@each_containerd
 def test_kill_mid_unpack_and_the_same_command_succeeds(pair, reference):
     with pair("a") as a:
         a.containerd.ctr("content", "fetch", "--plain-http", reference)

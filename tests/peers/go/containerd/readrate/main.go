@@ -1,9 +1,9 @@
 // readrate measures sequential Reads of a blob in a content store on a unix socket.
 //
-//	readrate SOCKET DIGEST SIZE WINDOW STREAMS
+//	readrate SOCKET DIGEST SIZE WINDOW STREAMS PASSES
 //
-// Each of STREAMS clients has a connection of its own and asks for the SIZE bytes of DIGEST in calls of WINDOW bytes, one
-// after another. Prints one line of JSON: bytes received and seconds, dialling excluded.
+// Each of STREAMS clients has a connection of its own and asks PASSES times for the SIZE bytes of DIGEST in calls of
+// WINDOW bytes, one after another. Prints one line of JSON: bytes received and seconds, dialling excluded.
 package main
 
 import (
@@ -31,10 +31,10 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) != 5 {
-		return errors.New("usage: readrate SOCKET DIGEST SIZE WINDOW STREAMS")
+	if len(args) != 6 {
+		return errors.New("usage: readrate SOCKET DIGEST SIZE WINDOW STREAMS PASSES")
 	}
-	var numbers [3]int64
+	var numbers [4]int64
 	for i, text := range args[2:] {
 		number, err := strconv.ParseInt(text, 10, 64)
 		if err != nil || number < 1 {
@@ -42,7 +42,7 @@ func run(args []string) error {
 		}
 		numbers[i] = number
 	}
-	size, window, streams := numbers[0], numbers[1], int(numbers[2])
+	size, window, streams, passes := numbers[0], numbers[1], int(numbers[2]), numbers[3]
 	clients := make([]contentapi.ContentClient, streams)
 	for i := range clients {
 		conn, err := grpc.NewClient("unix://"+args[0], grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -64,16 +64,8 @@ func run(args []string) error {
 	began := time.Now()
 	for _, client := range clients {
 		go func() {
-			var received int64
-			for at := int64(0); at < size; at += window {
-				count, err := read(client, args[1], at, min(window, size-at))
-				if err != nil {
-					results <- result{received, err}
-					return
-				}
-				received += count
-			}
-			results <- result{received, nil}
+			received, err := readAll(client, args[1], size, window, passes)
+			results <- result{received, err}
 		}()
 	}
 	var received int64
@@ -87,10 +79,24 @@ func run(args []string) error {
 	if failed != nil {
 		return failed
 	}
-	if received != size*int64(streams) {
-		return fmt.Errorf("received %d of %d bytes", received, size*int64(streams))
+	if expected := size * passes * int64(streams); received != expected {
+		return fmt.Errorf("received %d of %d bytes", received, expected)
 	}
 	return json.NewEncoder(os.Stdout).Encode(map[string]any{"bytes": received, "seconds": seconds})
+}
+
+func readAll(client contentapi.ContentClient, digest string, size, window, passes int64) (int64, error) {
+	var received int64
+	for range passes {
+		for at := int64(0); at < size; at += window {
+			count, err := read(client, digest, at, min(window, size-at))
+			if err != nil {
+				return received, err
+			}
+			received += count
+		}
+	}
+	return received, nil
 }
 
 func read(client contentapi.ContentClient, digest string, offset, size int64) (int64, error) {
