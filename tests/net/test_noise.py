@@ -1,4 +1,5 @@
-"""The Noise core: vectors, two of its own kind, and py-libp2p's implementation as the other side."""
+"""The Noise core: vectors, two of its own kind, and what no peer may say. `test_noise_stock` has py-libp2p's as the
+other side."""
 
 from __future__ import annotations
 
@@ -10,10 +11,6 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from libp2p.crypto.ed25519 import Ed25519PrivateKey
-from libp2p.crypto.x25519 import X25519PrivateKey
-from libp2p.peer.id import ID
-from libp2p.security.noise.patterns import PatternXX
 
 from ipcs.errors import LocalProtocolError, RemoteProtocolError
 from ipcs.net import noise
@@ -229,51 +226,6 @@ def test_big_parts_fill_whole_frames():
 def test_frames_that_cannot_be(frame):
     with pytest.raises(RemoteProtocolError, match="noise: a frame"):
         Opener(bytes(32)).open(memoryview(frame), memoryview(bytearray(MAX_PLAINTEXT)))
-
-
-class Pipe:
-    """py-libp2p's raw connection over one of our cores: what it writes is fed at once, what comes back is read."""
-
-    def __init__(self, core, *, initiator):
-        self.core, self.is_initiator = core, initiator
-        self.inbox = bytearray()
-
-    async def write(self, data):
-        if self.core.secured is None:
-            self.inbox += self.core.receive(data)
-        else:
-            out = bytearray(MAX_PLAINTEXT)
-            _, written = self.core.secured.opener.open(memoryview(data), memoryview(out))
-            self.inbox += self.core.secured.sealer.seal([bytes(out[:written])[::-1]])
-
-    async def read(self, n=None):
-        piece = bytes(self.inbox[:n])
-        del self.inbox[: len(piece)]
-        return piece
-
-    async def close(self):
-        pass
-
-    def get_remote_address(self):
-        return None
-
-
-@pytest.mark.parametrize("we_dial", [True, False])
-async def test_py_libp2ps_noise_as_the_other_side(we_dial):
-    private = Ed25519PrivateKey.from_bytes(b"\x33" * 32)
-    them = ID.from_pubkey(private.get_public_key())
-    pattern = PatternXX(them, private, X25519PrivateKey.new())
-    ours = handshake("a", initiator=we_dial)
-    pipe = Pipe(ours, initiator=not we_dial)
-    pipe.inbox += ours.begin()
-    if we_dial:
-        session = await pattern.handshake_inbound(pipe)
-    else:
-        session = await pattern.handshake_outbound(pipe, ID.from_base58(identity("a").peer_id))
-    assert str(session.get_remote_peer()) == identity("a").peer_id
-    assert ours.secured.peer == str(them)
-    await session.write(b"forwards")
-    assert await session.read(8) == b"sdrawrof"
 
 
 @given(st.binary(max_size=300))
