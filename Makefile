@@ -49,7 +49,7 @@ bench-store: setup ## the store beside plain LevelDB and one file per block
 	$(PY) -m benchmarks.store
 
 bench-content: setup ## containerd's content store over ipcs beside containerd's own (root)
-	@scripts/test-peers suite
+	@scripts/test-peers readrate
 	$(PY) -m benchmarks.content
 
 bench-unixfs: setup ## importer, chunkers and exporter

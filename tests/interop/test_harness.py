@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 
 import pytest
 import trio
 
 from ipcs.errors import DeadlineExceeded
-from ipcs.testing.peers import PeerError, open_peer
+from ipcs.testing.peers import PROJECT, PeerError, open_peer
 
 pytestmark = pytest.mark.interop
 
@@ -63,3 +65,24 @@ async def test_kubo_and_helia_exchange_files(kubo, helia, random_file, tmp_path)
             copy = tmp_path / f"copy-of-{fetcher.name}"
             await fetcher.call("get", cid=cid, path=str(copy))
             assert await trio.Path(copy).read_bytes() == original.read_bytes()
+
+
+def test_without_go_its_peers_are_missed_loudly_and_nothing_fails(tmp_path):
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("bash", "cat", "dirname", "env", "find", "rm", "sha256sum", "sort", "xargs"):
+        (tools / tool).symlink_to(shutil.which(tool))
+    stale = tmp_path / "peers" / "suite" / "suite.test"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    done = subprocess.run(
+        [PROJECT / "scripts" / "test-peers", "suite", "kubo-current"],
+        env={"PATH": str(tools), "IPCS_PEERS": str(tmp_path / "peers")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    for peer in ("suite", "kubo-current"):
+        assert f"!!! NOT BUILT: {peer}: no go on the PATH" in done.stderr
+    assert not stale.exists(), "what other sources made is not tested in their place"
