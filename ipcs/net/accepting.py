@@ -40,6 +40,13 @@ class Negotiation:
 
     def on_data(self, data: memoryview) -> None:
         """Answer, and hand over once agreed."""
+        if not self._first:
+            protocol, size = multistream.opening(data)
+            if inbound := self._services.pushed.get(protocol):  # with a block behind it, which is not to be copied
+                self._connection.send_now(self._stream, [multistream.HEADER + multistream.message(protocol)])
+                self._connection.consumed(self._stream, size)
+                self._push(inbound, protocol, data[size:])
+                return
         self._first += data
         try:
             answer = self._listener.receive(data)
@@ -55,7 +62,7 @@ class Negotiation:
         rest = bytes(self._listener.rest())
         if inbound := self._services.pushed.get(protocol):
             self._connection.consumed(self._stream, len(self._first) - len(rest))
-            self._push(inbound, protocol, rest)
+            self._push(inbound, protocol, memoryview(rest))
             return
         duplex = MuxedStream(self._connection, self._stream, protocol=protocol)
         self._connection.become(self._stream, duplex)
@@ -72,7 +79,7 @@ class Negotiation:
         except (trio.WouldBlock, trio.BrokenResourceError):
             duplex.abandon("too many streams wait to be accepted")
 
-    def _push(self, inbound: Inbound, protocol: str, rest: bytes) -> None:
+    def _push(self, inbound: Inbound, protocol: str, rest: memoryview) -> None:
         sink = None
         with self._connection.contain("accepting a stream"):
             sink = inbound.accept(self._connection.peer, protocol)
@@ -83,7 +90,7 @@ class Negotiation:
         self._connection.become(self._stream, endpoint)
         self._connection.grow(self._stream, PUSHED_WINDOW)
         if rest:
-            endpoint.on_data(memoryview(rest))
+            endpoint.on_data(rest)
 
     def on_end(self) -> None:
         """Ended before a protocol was named."""

@@ -31,6 +31,20 @@ def message(line: str) -> bytes:
 
 HEADER = message(HEADER_LINE)
 
+_SHORT = 128
+"""Bytes of the longest proposal whose length is one byte."""
+_NEWLINE = ord("\n")
+
+
+def opening(data: memoryview) -> tuple[str, int]:
+    """The protocol that `data`, the first bytes of a stream, propose right behind the header, and the bytes that this
+    takes; ("", 0) when they are not so simple, and a `Listener` has to look."""
+    head = bytes(data[: len(HEADER) + _SHORT])
+    end = len(HEADER) + 1 + head[len(HEADER)] if len(head) > len(HEADER) else 0
+    if not len(HEADER) + 1 < end <= len(head) or not head.startswith(HEADER) or head[end - 1] != _NEWLINE:
+        return "", 0
+    return head[len(HEADER) + 1 : end - 1].decode(errors="replace"), end
+
 
 class _Lines:
     """Takes messages off the front of what arrives; what follows the last one is `rest`."""

@@ -69,8 +69,12 @@ def _events(data: bytes, *, whole: bool) -> list[object]:
 
 
 def multistream_listener(data: bytes) -> None:
-    """Cut or whole, the outcome is the same."""
+    """Cut or whole, the outcome is the same, and so is that of the short way."""
     assert _negotiated(multistream.Listener(KNOWN), [data]) == _negotiated(multistream.Listener(KNOWN), _pieces(data))
+    protocol, size = multistream.opening(memoryview(data))
+    if protocol in KNOWN:
+        answer = multistream.HEADER + multistream.message(protocol)
+        assert _negotiated(multistream.Listener(KNOWN), [data]) == (answer, protocol, data[size:])
     whole, cut = multistream.Dialler(KNOWN), multistream.Dialler(KNOWN)
     assert _negotiated(whole, [data]) == _negotiated(cut, _pieces(data))
 
