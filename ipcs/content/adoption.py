@@ -17,8 +17,9 @@ from __future__ import annotations
 import enum
 import logging
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVarTuple, Unpack
 
 import trio
 
@@ -46,11 +47,17 @@ from .reader import BlobReader
 from .records import Promise
 from .statistics import AdoptionStatistics
 from .store import ContentStore
+from .waysback import WaysBack
+
+Args = TypeVarTuple("Args")
 
 log = logging.getLogger(__name__)
 
 INFO_BUDGET = 0.2
 """Seconds that an Info may take in all: containerd's database stands still meanwhile."""
+
+ANSWER_TIME = 0.02
+"""Seconds of it that are left for writing a promise down and saying so."""
 
 FETCH_LIMIT = 30.0
 """Seconds for a manifest or config that missed the budget; it becomes cache, and the next Info finds it."""
@@ -107,6 +114,7 @@ class Adoption:
         router: Router,
         fetcher: Fetcher,
         api: ContainerdAPI | None,
+        ways: WaysBack,
         counts: AdoptionStatistics,
         nursery: trio.Nursery,
     ) -> None:
@@ -116,6 +124,7 @@ class Adoption:
         self._router = router
         self._fetcher = fetcher
         self._api = api
+        self._ways = ways
         self._counts = counts
         self._nursery = nursery
         self._token = trio.lowlevel.current_trio_token()
@@ -124,13 +133,13 @@ class Adoption:
         self._scopes: dict[str, trio.CancelScope] = {}
         self._seeking: dict[str, trio.Event] = {}
         self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._ways: dict[str, list[Source]] = {}
 
     # ---- from server threads
 
     def arriving(self, digest: str) -> Arrival | None:
-        """From any thread: the arrival of a promised blob, None when it is whole or not promised."""
-        return self._arrivals.get(digest)
+        """From any thread: the arrival of a promised blob, None when reads may go to the whole blob, or nowhere."""
+        arrival = self._arrivals.get(digest)
+        return None if arrival is None or (arrival.is_whole and not arrival.is_tainted) else arrival
 
     def manifest_seen(self, digest: str, data: bytes) -> None:
         """From any thread: `data` is the verified blob `digest`; if it is a manifest, resolve its children early."""
@@ -157,7 +166,7 @@ class Adoption:
         done = self._seeking.get(digest)
         if done is None:
             done = self._seeking[digest] = trio.Event()
-            self._nursery.start_soon(self._seek, digest, done)
+            self._start(f"looking for {digest}", self._seek, digest, done)
         with trio.move_on_after(INFO_BUDGET):
             await done.wait()
 
@@ -175,6 +184,8 @@ class Adoption:
     async def _adopt(self, digest: str, deadline: float) -> None:
         known = self._known.get(digest)
         child = known.child if known else None
+        if known is not None and known.child.kind is Kind.LAYER:
+            self._ways.begin(known.parent)
         claims = await self._claims(digest, child.size if child else None, INFO_BUDGET)
         if not claims:
             if known is not None and known.child.kind is Kind.LAYER:
@@ -182,7 +193,7 @@ class Adoption:
             return
         size = next(iter(claims.values())).size
         if known is not None and known.child.kind is Kind.LAYER:
-            sources = await self._ways_back(known)
+            sources = await self._ways.usable(known.parent, deadline - ANSWER_TIME, alone=False)
             if sources:
                 if trio.current_time() < deadline:  # else containerd was told "no" and takes it from the registry
                     await self._promise(digest, size, sources, claims)
@@ -194,11 +205,12 @@ class Adoption:
 
     async def _follow_or_lead(self, known: _Known, deadline: float) -> None:
         """Nobody has the layer, but others may want it at this moment, too: one takes it, the rest follow."""
-        digest, sources = known.child.digest, await self._ways_back(known)
-        if not sources:
+        if self._api is None:
             return
-        leader = await self._router.leader(digest, max(0.0, deadline - trio.current_time()))
-        if leader != self._host.peer_id and trio.current_time() < deadline:
+        digest = known.child.digest
+        leader = await self._router.leader(digest, max(0.0, deadline - ANSWER_TIME - trio.current_time()))
+        sources = await self._ways.usable(known.parent, deadline - ANSWER_TIME, alone=True)
+        if sources and leader != self._host.peer_id and trio.current_time() < deadline:
             await self._promise(digest, known.child.size, sources, {})
         else:
             self._router.feeds.lead(digest)
@@ -211,17 +223,6 @@ class Adoption:
         claims = {peer: record for peer, record in resolved.items() if peer not in without}
         wanted = next((record.size for record in claims.values()), 0) if size is None else size
         return {peer: record for peer, record in claims.items() if record.size == wanted}
-
-    async def _ways_back(self, known: _Known) -> list[Source]:
-        """Where the layer can be had if no peer brings it: where its manifest came from, in containerd's labels."""
-        if self._api is None:
-            return []
-        found = self._ways.get(known.parent)
-        if not found:
-            found = await trio.to_thread.run_sync(self._api.sources, known.parent)
-            if found:
-                self._ways[known.parent] = found
-        return found
 
     # ---- promises
 
@@ -254,13 +255,20 @@ class Adoption:
                 self._counts.adopted += 1
                 log.info("adopted %s: %d bytes in %.2f s", promise.digest, promise.size, trio.current_time() - began)
         except IpcsError as exc:
-            await self._break(promise, arrival, exc)
+            await self._break(promise, arrival, exc.message)
+        except Exception as exc:  # a bug in one adoption must neither end the node nor leave a promise
+            log.exception("adopting %s failed in a way that nobody foresaw", promise.digest)
+            await self._break(promise, arrival, f"internal error {type(exc).__name__}: {exc}")
         finally:
             if scope.cancel_called:  # deleted by containerd, or the node stops
                 arrival.fail(NotFound(f"content {promise.digest}: not found", subject=promise.digest))
             self._router.feeds.over(promise.digest, whole=False)  # when it is whole, that was said at its commit
-            self._arrivals.pop(promise.digest, None)
-            self._scopes.pop(promise.digest, None)
+            # Somebody may hold wrong bytes of one that is tainted, and would take the whole blob's for the rest.
+            is_needed = arrival.is_whole and arrival.is_tainted
+            if self._arrivals.get(promise.digest) is arrival and not is_needed:
+                del self._arrivals[promise.digest]
+            if self._scopes.get(promise.digest) is scope:  # else it was promised anew meanwhile
+                del self._scopes[promise.digest]
 
     async def _bring(self, promise: Promise, arrival: Arrival, claims: Mapping[PeerId, Record]) -> BlobRecord:
         """The whole blob, from whoever has it. Raises the last error when nobody does."""
@@ -316,24 +324,24 @@ class Adoption:
         """`peer` claimed `root` for `digest`, which cannot be: nothing more of it."""
         self._router.table.withdrawn(peer, [digest])
         log.warning("%s claimed %s for %s, which is a lie", peer, format_cid(root), digest)
-        self._nursery.start_soon(self._fetcher.ban, peer, f"claimed a wrong DAG for {digest}")
+        self._start(f"banning {peer}", self._fetcher.ban, peer, f"claimed a wrong DAG for {digest}")
 
-    async def _break(self, promise: Promise, arrival: Arrival, error: IpcsError) -> None:
+    async def _break(self, promise: Promise, arrival: Arrival, why: str) -> None:
         """Nobody has it: say so to who reads it, and have containerd forget it."""
         digest = promise.digest
         arrival.fail(
             NotFound(
                 f"content {digest} was promised by peers that are gone, and its registry did not give it either "
-                f"({error.message}); it was taken out of containerd's metadata, pull again",
+                f"({why}); it was taken out of containerd's metadata, pull again",
                 subject=digest,
             )
         )
         self._counts.promises_broken += 1
-        log.error("promise of %s broken: %s", digest, error.message)
+        log.error("promise of %s broken: %s", digest, why)
         try:
             await trio.to_thread.run_sync(self._forget, digest)
-        except IpcsError as exc:
-            log.error("%s stays in containerd's metadata: %s; run `ctr content rm %s`", digest, exc.message, digest)
+        except Exception as exc:  # noqa: BLE001 - the last thing done for this promise; nothing else must suffer
+            log.error("%s stays in containerd's metadata: %s; run `ctr content rm %s`", digest, exc, digest)
 
     def _forget(self, digest: str) -> None:
         self._content.delete(digest)
@@ -341,6 +349,17 @@ class Adoption:
             self._api.forget(digest)
 
     # ---- small things
+
+    def _start(self, what: str, work: Callable[[Unpack[Args]], Awaitable[object]], *args: *Args) -> None:
+        """Run `work` beside the caller. Its failure ends nothing else: all that hangs on it is one adoption."""
+
+        async def run() -> None:
+            try:
+                await work(*args)
+            except Exception:
+                log.exception("%s failed in a way that nobody foresaw", what)
+
+        self._nursery.start_soon(run)
 
     def _commit(self, record: BlobRecord) -> BlobReader:
         self._content.commit(record, {})
@@ -358,9 +377,12 @@ class Adoption:
             self._known.move_to_end(child.digest)
         while len(self._known) > MAX_CHILDREN_KNOWN:
             self._known.popitem(last=False)
-        self._nursery.start_soon(self._router.resolve, [child.digest for child in found], CHILDREN_BUDGET)
+        digests = [child.digest for child in found]
+        self._start(f"looking for what {parent} names", self._router.resolve, digests, CHILDREN_BUDGET)
 
     def _cancel(self, digest: str) -> None:
         scope = self._scopes.get(digest)
         if scope is not None:
             scope.cancel()
+        else:
+            self._arrivals.pop(digest, None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..block import Data
 from ..cid import Cid
@@ -63,6 +63,16 @@ class Arrival:
         """Bytes from the start that can be read now."""
         return self._end
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is here and verified."""
+        return self._whole is not None
+
+    @property
+    def is_tainted(self) -> bool:
+        """Whether somebody may still hold bytes that were not its own, and go on reading where those ended."""
+        return self._is_tainted
+
     def extend(self, spans: list[Span]) -> None:
         """These leaves, which follow on what is there, may be read."""
         with self._changed:
@@ -105,21 +115,26 @@ class Arrival:
         end = min(offset + size, self.size)
         if offset >= end:
             return []
-        self._check(offset)
-        if self._end < end:
+        while True:
+            with self._changed:
+                self._check(offset)
+                whole, spans = self._whole, []
+                if whole is None and self._end >= end:
+                    spans, self._served = self._spans(offset, end), True
+            if whole is not None:
+                return whole.read(offset, size)
+            if spans:
+                return self._bytes(spans, offset, end)
             with self._room:
                 self._wait(end, gone)
-            self._check(offset)
             if gone():
                 return []
-        if self._whole is not None:
-            return self._whole.read(offset, size)
-        self._served = True
-        return self.take(offset, end)
 
     def take(self, offset: int, end: int) -> list[Data]:
         """The bytes from `offset` up to `end`, which are there."""
-        spans = self._spans(offset, end)
+        return self._bytes(self._spans(offset, end), offset, end)
+
+    def _bytes(self, spans: Sequence[Span], offset: int, end: int) -> list[Data]:
         parts = [file_bytes(s, d) for s, d in zip(spans, get_blocks(self._blocks, [s.cid for s in spans]), strict=True)]
         parts[-1] = memoryview(parts[-1])[: end - spans[-1].start]
         parts[0] = memoryview(parts[0])[offset - spans[0].start :]

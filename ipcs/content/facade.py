@@ -25,6 +25,7 @@ from .fetching import Fetcher
 from .server import ContentService
 from .statistics import AdoptionStatistics
 from .store import ContentStore
+from .waysback import WaysBack
 
 _REF_DIGEST = re.compile(r"sha256:[0-9a-f]{64}$")
 """containerd names the wanted digest at the end of the ref that it writes under (core/remotes/handlers.go)."""
@@ -96,7 +97,8 @@ async def open_facade(config: FacadeConfig, store: Store, host: Host, exchange: 
             store.on_withdraw = withdraw
             if config.mode is Mode.SWARM:
                 fetcher = Fetcher(store, exchange, router, IPCS_V1, config.origins, counts)
-                adoption = Adoption(content, store, host, router, fetcher, api, counts, nursery)
+                ways = WaysBack(api, config.origins, nursery)
+                adoption = Adoption(content, store, host, router, fetcher, api, ways, counts, nursery)
                 adoption.resume()
             yield Facade(content, ContentService(content, store, config.mode, adoption, counts), router, counts)
             nursery.cancel_scope.cancel()

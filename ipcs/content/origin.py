@@ -8,6 +8,7 @@ Sources: opencontainers/distribution-spec (pull), distribution/distribution docs
 
 from __future__ import annotations
 
+import enum
 import http.client
 import json
 import re
@@ -32,7 +33,30 @@ READ_SIZE = 1024 * 1024
 MAX_TOKEN = 64 * 1024
 """Bytes of a token server's answer that are read."""
 
+TRY_TIMEOUT = 5.0
+"""Seconds of silence after which a registry that is only asked whether it lets us in counts as silent."""
+
+MANIFEST_TYPES = (
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "*/*",
+)
+"""Accepted: registries say NOT_FOUND of a manifest whose type is not named."""
+
 DOCKER_HUB = "docker.io"
+
+
+class Access(enum.Enum):
+    """What a registry makes of an anonymous pull."""
+
+    OPEN = "open"
+    """It lets us in, and has what was asked for."""
+    REFUSED = "refused"
+    """It answered, and does not."""
+    SILENT = "silent"
+    """No answer, or one about itself (5xx, too many requests)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +128,8 @@ def read_blob(
     Nothing is verified here.
     """
     url = f"{base_url(source.host, origins)}/v2/{source.repository}/blobs/{digest}"
-    with _named(url), closing(_open(url, source, offset)) as response:
+    headers = {"Range": f"bytes={offset}-"} if offset else {}
+    with _named(url), closing(_open(url, source, headers)) as response:
         skip = offset if response.status == http.client.OK else 0  # a server may ignore the range
         while not stopped() and (data := response.read(READ_SIZE)):
             if skip >= len(data):
@@ -114,26 +139,42 @@ def read_blob(
             skip = 0
 
 
-def _open(url: str, source: Source, offset: int) -> http.client.HTTPResponse:
-    headers = {"Range": f"bytes={offset}-"} if offset else {}
+def try_manifest(source: Source, digest: str, origins: Mapping[str, str]) -> tuple[Access, str]:
+    """Whether the repository gives us the manifest `digest`, and so the blobs of it: by HEAD. The text says why not."""
+    url = f"{base_url(source.host, origins)}/v2/{source.repository}/manifests/{digest}"
     try:
-        return _get(url, headers)
+        with closing(_open(url, source, {"Accept": ", ".join(MANIFEST_TYPES)}, "HEAD", TRY_TIMEOUT)):
+            return Access.OPEN, ""
+    except urllib.error.HTTPError as exc:
+        exc.close()
+        is_refusal = exc.code < http.client.INTERNAL_SERVER_ERROR and exc.code != http.client.TOO_MANY_REQUESTS
+        return Access.REFUSED if is_refusal else Access.SILENT, f"HTTP {exc.code}"
+    except RemoteProtocolError as exc:
+        return Access.REFUSED, exc.message
+    except (OSError, http.client.HTTPException, ValueError) as exc:
+        return Access.SILENT, str(exc)
+
+
+def _open(
+    url: str, source: Source, headers: Mapping[str, str], method: str = "GET", timeout: float = TIMEOUT
+) -> http.client.HTTPResponse:
+    try:
+        return _request(url, headers, method, timeout)
     except urllib.error.HTTPError as exc:
         if exc.code != http.client.UNAUTHORIZED:
             raise
         exc.close()
-        token = _token(exc.headers.get("WWW-Authenticate", ""), source)
-        return _get(url, {**headers, "Authorization": f"Bearer {token}"})
+        token = _token(exc.headers.get("WWW-Authenticate", ""), source, timeout)
+        return _request(url, {**headers, "Authorization": f"Bearer {token}"}, method, timeout)
 
 
-def _get(url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
-    response: http.client.HTTPResponse = _opener.open(
-        urllib.request.Request(url, headers=dict(headers)), timeout=TIMEOUT
-    )
+def _request(url: str, headers: Mapping[str, str], method: str, timeout: float) -> http.client.HTTPResponse:
+    request = urllib.request.Request(url, headers=dict(headers), method=method)
+    response: http.client.HTTPResponse = _opener.open(request, timeout=timeout)
     return response
 
 
-def _token(challenge: str, source: Source) -> str:
+def _token(challenge: str, source: Source, timeout: float) -> str:
     """An anonymous pull token, as the challenge of the registry says."""
     fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
     if not challenge.lower().startswith("bearer") or "realm" not in fields:
@@ -141,7 +182,7 @@ def _token(challenge: str, source: Source) -> str:
     query = {"scope": fields.get("scope", f"repository:{source.repository}:pull")}
     if "service" in fields:
         query["service"] = fields["service"]
-    with closing(_get(f"{fields['realm']}?{urllib.parse.urlencode(query)}", {})) as response:
+    with closing(_request(f"{fields['realm']}?{urllib.parse.urlencode(query)}", {}, "GET", timeout)) as response:
         answer = json.loads(response.read(MAX_TOKEN))
     token = answer.get("token") or answer.get("access_token") if isinstance(answer, dict) else None
     if not isinstance(token, str):

@@ -32,13 +32,14 @@ class TinyRegistry:
     """Serves images read-only. A context manager; `address` is host:port, plain HTTP on loopback.
 
     `rate` is the uplink in bytes a second for all clients together, 0 for none. While `blobs_fail` is set, blobs (not
-    manifests) answer 503.
+    manifests) answer 503; while `is_private`, everything asks for a password.
     """
 
     def __init__(self, images: Mapping[str, Image], rate: float = 0) -> None:
         self.images = dict(images)
         self.rate = rate
         self.blobs_fail = False
+        self.is_private = False
         self.served: list[Served] = []
         self._lock = threading.Lock()
         self._free_at = 0.0
@@ -86,7 +87,11 @@ class TinyRegistry:
         if "Range" in request.headers and status == 200:
             first = int(request.headers["Range"].removeprefix("bytes=").split("-")[0])
             status = 206
+        if self.is_private:
+            status, data = 401, b"{}"
         request.send_response(status)
+        if self.is_private:
+            request.send_header("WWW-Authenticate", 'Basic realm="registry"')
         request.send_header("Content-Type", kind)
         request.send_header("Content-Length", str(len(data) - first))
         if status == 206:

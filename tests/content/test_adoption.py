@@ -1,5 +1,6 @@
 """Adoption over real hosts and sockets: what is shown, when, and what a liar gets."""
 
+import socket
 import time
 
 import pytest
@@ -9,9 +10,12 @@ from ipcs import errors
 from ipcs.content import adoption, fetching
 from ipcs.content.adoption import Mode
 from ipcs.content.arrival import MAX_WAITING
+from ipcs.content.client import RemoteReader
+from ipcs.content.descriptor import Info
 from ipcs.content.records import Promise
 from ipcs.routing.messages import PROTOCOL
 from ipcs.store.store import memory_store
+from ipcs.testing.containerd import free_port
 from ipcs.testing.content_steps import sha256_digest
 from ipcs.testing.images import Image, build_image
 from ipcs.testing.liars import lie, store_dag
@@ -68,7 +72,7 @@ async def test_an_image_comes_from_the_peer_and_nothing_from_the_registry(image)
                 assert {i.digest for i in await b.call(lambda remote: list(remote.walk()))} == set(image.blobs)
                 assert b.facade.statistics.bytes_from_origin == 0
                 assert b.facade.statistics.bytes_from_peers >= LAYER
-            assert registry.served == []
+            assert [(s.method, s.path) for s in registry.served] == [("HEAD", f"/v2/img/manifests/{image.manifest}")]
 
 
 async def test_without_a_way_back_only_what_is_whole_is_shown(image):
@@ -84,6 +88,85 @@ async def test_without_a_way_back_only_what_is_whole_is_shown(image):
         assert (await info(b, layer)).size == len(small.blobs[layer])
         assert b.facade.statistics.promises_made == 0
         assert b.store.blobs.get(layer).verified
+
+
+async def test_a_private_repository_is_no_way_back(image, caplog):
+    """containerd could pull from it with its credentials; we could not keep a promise from it."""
+    async with label_store() as labels:
+        with TinyRegistry({"img": image}) as registry:
+            registry.is_private = True
+            labels.knows(image, registry.address, "img")
+            async with member("a") as a, member("b", peers=[a], containerd=labels.socket) as b:
+                await a.put(image)
+                await manifest_of(b, image)
+                for _ in range(3):
+                    with pytest.raises(errors.NotFound):
+                        await info(b, image.layers[1])
+                assert b.facade.statistics.promises_made == 0
+                assert len(registry.served) == 1, "its answer is remembered"
+        assert "wants credentials" in caplog.text
+
+
+async def test_a_registry_that_is_not_there_is_relied_on_only_beside_peers(image):
+    layer = image.layers[1]
+    async with label_store() as labels:
+        labels.knows(image, f"127.0.0.1:{free_port()}", "img")
+        async with member("a") as a, member("b", peers=[a], containerd=labels.socket) as b:
+            await a.put(documents_of(image))
+            await manifest_of(b, image)
+            a.facade.router.feeds.lead(layer)
+            with pytest.raises(errors.NotFound):
+                await info(b, layer)
+            await a.put(image)
+            with trio.fail_after(5):
+                await until(lambda: b.facade.router.table.claims(layer))
+            assert (await info(b, layer)).size == len(image.blobs[layer])
+            assert await b.read(layer, len(image.blobs[layer])) == image.blobs[layer]
+
+
+async def test_a_registry_that_hangs_makes_no_info_slower_than_its_limit(image):
+    layer = image.layers[1]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        async with label_store() as labels:
+            labels.knows(image, f"127.0.0.1:{silent.getsockname()[1]}", "img")
+            async with member("a") as a, member("b", peers=[a], containerd=labels.socket) as b:
+                await a.put(image)
+                await manifest_of(b, image)
+                began = time.perf_counter()
+                assert (await info(b, layer)).size == len(image.blobs[layer])
+                assert time.perf_counter() - began < adoption.INFO_BUDGET + 0.1
+
+
+async def test_a_bug_ends_one_adoption_and_breaks_its_promise(image, monkeypatch, caplog):
+    promised = trio.Event()
+
+    async def broken(*_args, **_more):
+        await promised.wait()
+        raise KeyError("a bug")
+
+    layer = image.layers[1]
+    async with label_store() as labels:
+        with TinyRegistry({"img": image}) as registry:
+            labels.knows(image, registry.address, "img")
+            async with member("a") as a, member("b", peers=[a], containerd=labels.socket) as b:
+                await a.put(image)
+                await manifest_of(b, image)
+                with monkeypatch.context() as patch:
+                    patch.setattr(fetching.Fetcher, "from_peers", broken)
+                    await info(b, layer)
+                    promised.set()
+                    with trio.fail_after(10), pytest.raises(errors.NotFound, match="pull again"):
+                        await b.read(layer, 100)
+                    with trio.fail_after(5):
+                        await until(lambda: layer not in labels.digests())
+                    patch.setattr(b.facade.router, "resolve", broken)
+                    with pytest.raises(errors.NotFound):
+                        await info(b, sha256_digest(b"another"))
+                assert list(b.facade.content.promises) == []
+                assert b.facade.statistics.promises_broken == 1
+                assert caplog.text.count("KeyError: 'a bug'") >= 2, "with traceback"
+                assert (await info(b, layer)).size == len(image.blobs[layer]), "the node lives and adopts"
+                assert await b.read(layer, len(image.blobs[layer])) == image.blobs[layer]
 
 
 async def test_peers_that_vanish_leave_the_registry(image, impatient):
@@ -160,9 +243,6 @@ async def test_a_wrong_root_ends_in_an_error_a_ban_and_the_right_bytes(image, im
                 seen = bytearray()
 
                 def follow(remote):
-                    from ipcs.content.client import RemoteReader
-                    from ipcs.content.descriptor import Info
-
                     reader = RemoteReader(remote, Info(layer, len(data)))
                     for at in range(0, len(data), 32768):
                         seen.extend(b"".join(reader.read(at, 32768)))
@@ -179,6 +259,28 @@ async def test_a_wrong_root_ends_in_an_error_a_ban_and_the_right_bytes(image, im
                 assert await b.read(layer, len(data)) == data
                 assert [ban.peer for ban in b.exchange.bans()] == [liar.host.peer_id]
                 assert not b.host.is_connected(liar.host.peer_id)
+
+
+async def test_who_read_wrong_bytes_gets_an_error_however_late_it_reads_on(image, impatient):
+    """Even when the right bytes are whole long before its next read: a mixture must not pass for the blob."""
+    layer = image.layers[1]
+    data = image.blobs[layer]
+    async with label_store() as labels:
+        with TinyRegistry({"img": image}) as registry:
+            labels.knows(image, registry.address, "img")
+            async with member("liar") as liar, member("b", peers=[liar], containerd=labels.socket) as b:
+                await liar.put(documents_of(image))
+                lie(liar, layer, len(data), store_dag(liar.store, bytes(len(data))))
+                await manifest_of(b, image)
+                await info(b, layer)
+                assert await b.read(layer, 32768) == bytes(32768), "wrong, and shown before anybody could know"
+                with trio.fail_after(20):
+                    await until(lambda: b.facade.statistics.promises_kept == 1)
+                reader = RemoteReader(b.remote, Info(layer, len(data)))
+                with pytest.raises(errors.HashMismatch, match="lied"):
+                    await b.call(lambda _remote: list(reader.read(32768, 32768)))
+                assert await b.read(layer, len(data)) == data
+                assert b.facade.service._adoption.arriving(layer) is None
 
 
 @pytest.mark.parametrize("which", ["manifest", "config"])
