@@ -161,7 +161,7 @@ def decode(data: bytes) -> Message:
     """A message without its length. Raises `RemoteProtocolError`, and nothing else."""
     try:
         value = dag_cbor.decode(data)
-    except (CBORDecodingError, RecursionError, ValueError) as exc:
+    except (CBORDecodingError, LookupError, OverflowError, RecursionError, ValueError) as exc:
         raise RemoteProtocolError(f"routing message is not dag-cbor: {exc}") from exc
     if not isinstance(value, dict) or len(value) != 1:
         raise RemoteProtocolError("routing message is no map of one entry")

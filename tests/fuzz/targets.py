@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import bitswap, net, unixfs
+from . import bitswap, net, routing, unixfs
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "bitswap-engine": bitswap.bitswap_engine,
@@ -24,6 +24,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "noise-frames": net.noise_frames,
     "noise-handshake": net.noise_handshake,
     "public-key": net.public_key,
+    "routing-message": routing.routing_message,
     "tree": unixfs.tree,
     "unixfs": unixfs.unixfs_message,
     "yamux": net.yamux,

@@ -142,3 +142,9 @@ def test_a_record_that_contradicts_itself():
     other_hash = Record(digest, 5, Cid(b"\x01\x70\x11\x14" + bytes(20)), "p")
     assert not other_hash.is_plausible()
     assert not other_hash.contradicts_itself(), "who hashes otherwise is of no use, but no liar"
+
+
+@pytest.mark.parametrize("head", [b"\x7b", b"\x5b", b"\x9b", b"\xbb"])
+def test_lengths_beyond_memory_are_protocol_errors(head):
+    with pytest.raises(RemoteProtocolError):
+        messages.decode(b"\xa1" + head + b"\xff" * 8)
