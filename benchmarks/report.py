@@ -99,6 +99,15 @@ def links(record: Row) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |\n"
 
 
+def first_sessions(records: Sequence[Row]) -> list[Row]:
+    """The rows of each scenario from the first record that has it: figures of two sessions do not mix."""
+    rows: list[Row] = []
+    for record in records:
+        shown = {row["scenario"] for row in rows}
+        rows += [row for row in record["results"] if row["scenario"] not in shown]
+    return rows
+
+
 def plot(rows: Sequence[Row], target: Path) -> None:
     """Bars of MB/s, with their spread, for each scenario and contender."""
     import matplotlib as mpl
@@ -139,7 +148,7 @@ def main() -> None:
     parts = [HEAD, *(part for record in moved for part in transfers(record))]
     parts += [part for record in linked for part in links(record)]
     (args.output / "benchmarks.md").write_text("".join(parts))
-    plot([row for record in moved for row in record["results"]], args.output / "benchmarks.svg")
+    plot(first_sessions(moved), args.output / "benchmarks.svg")
 
 
 if __name__ == "__main__":
