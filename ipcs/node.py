@@ -36,7 +36,7 @@ from .net.address import parse_with_peer
 from .net.bootstrap import keep_connected
 from .net.host import Host, HostConfig, open_host
 from .net.identity import load_or_create
-from .rpc import serve
+from .rpc.server import serve
 from .store.store import Store, StoreOptions, open_store
 from .store.watermark import keep_below_watermark
 from .unixfs.files import Files
@@ -107,7 +107,7 @@ async def open_node(config: NodeConfig) -> AsyncIterator[Node]:
                     control_service(
                         NodeParts(config, host, store, exchange, files, facade.statistics.as_json)
                     ) as control,
-                    serve(config.socket_path, lambda bridge: [*control(bridge), *facade.service.handlers(bridge)]),
+                    serve(config.socket_path, lambda bridge: {**control(bridge), **facade.service.handlers(bridge)}),
                     trio.open_nursery() as nursery,
                 ):
                     nursery.start_soon(keep_connected, host, config.bootstrap)

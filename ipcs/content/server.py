@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import replace
-from typing import Any
-
-import grpc
 
 from ..errors import InvalidArgument, NotFound, OutOfRange
-from ..rpc import Bridge, reporting
+from ..rpc.bridge import Bridge
+from ..rpc.call import Call, Methods, duplex, streaming, unary
 from ..store.store import Store
 from . import wire
 from .adoption import Adoption, Mode
@@ -34,6 +32,9 @@ READ_CHUNK = 1024 * 1024
 
 PARSED = 4096
 """Small blobs remembered as looked into."""
+
+QUICK_READ = 64 * 1024
+"""Bytes of a Read that is answered in the thread that reads the connection: unpack asks for 32 KiB at a time."""
 
 LIST_CHUNK = 256 * 1024
 """Bytes in one List answer."""
@@ -59,27 +60,43 @@ class ContentService:
         self._parsed: OrderedDict[str, None] = OrderedDict()
         self._bridge: Bridge
 
-    def handlers(self, bridge: Bridge) -> list[Any]:
-        """Generic handlers for `ipcs.rpc.serve`."""
+    def handlers(self, bridge: Bridge) -> Methods:
+        """The methods for `ipcs.rpc.server.serve`."""
         self._bridge = bridge
-        return [
-            grpc.method_handlers_generic_handler(
-                wire.SERVICE,
-                {
-                    "Info": _unary(self.info),
-                    "Update": _unary(self.update),
-                    "Delete": _unary(self.delete),
-                    "Status": _unary(self.status),
-                    "ListStatuses": _unary(self.list_statuses),
-                    "Abort": _unary(self.abort),
-                    "List": grpc.unary_stream_rpc_method_handler(_streaming(self.list)),
-                    "Read": grpc.unary_stream_rpc_method_handler(_streaming(self.read)),
-                    "Write": grpc.stream_stream_rpc_method_handler(_streaming(self.write)),
-                },
-            )
-        ]
+        methods = {
+            "Info": unary(self.info, self._info_at_once),
+            "Update": unary(self.update),
+            "Delete": unary(self.delete),
+            "Status": unary(self.status),
+            "ListStatuses": unary(self.list_statuses),
+            "Abort": unary(self.abort),
+            "List": streaming(self.list),
+            "Read": streaming(self.read, self._read_at_once),
+            "Write": duplex(self.write),
+        }
+        return {f"/{wire.SERVICE}/{name}": method for name, method in methods.items()}
 
-    def info(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+    def _info_at_once(self, request: bytes) -> bytes | None:
+        """Of a blob that containerd knows already; any other may have to be looked for."""
+        try:
+            return wire.encode_info(self._content.info(wire.decode_digest_request(request)))
+        except NotFound:
+            if self._mode is Mode.OFF:
+                raise
+            return None
+
+    def _read_at_once(self, request: bytes) -> bytes | None:
+        """A short window of a blob that is whole here."""
+        wanted = wire.decode_read_request(request)
+        if not 0 < wanted.size <= QUICK_READ or wanted.offset <= 0:
+            return None  # the first window opens the blob, and may show a manifest
+        if self._adoption is not None and self._adoption.arriving(wanted.digest) is not None:
+            return None
+        blob = self._content.reader(wanted.digest)
+        offset, end = _window(wanted, blob.size)
+        return wire.encode_read(offset, blob.read(offset, end - offset)) if offset < end else None
+
+    def info(self, request: bytes, call: Call) -> bytes:
         digest = wire.decode_digest_request(request)
         try:
             info = self._content.info(digest)
@@ -87,15 +104,15 @@ class ContentService:
             if self._mode is Mode.OFF:
                 raise
             began = time.perf_counter()
-            info = self._adopt(digest, context)
+            info = self._adopt(digest, call)
             self._counts.info_seconds.append(time.perf_counter() - began)
         return wire.encode_info(info)
 
-    def _adopt(self, digest: str, context: grpc.ServicerContext) -> Info:
+    def _adopt(self, digest: str, call: Call) -> Info:
         """Show containerd a blob that it did not write, if there is one."""
         info = self._adopt_local(digest)
         if info is None and self._adoption is not None:
-            self._bridge.run(context, self._adoption.seek, digest)
+            self._bridge.run(call, self._adoption.seek, digest)
             info = self._adopt_local(digest)
         if info is None:
             return self._content.info(digest)  # a promise, or not found
@@ -123,35 +140,35 @@ class ContentService:
         while len(self._parsed) > PARSED:
             self._parsed.popitem(last=False)
 
-    def update(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
+    def update(self, request: bytes, _call: Call) -> bytes:
         info, paths = wire.decode_update_request(request)
         return wire.encode_info(self._content.update(info, *paths))
 
-    def delete(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
+    def delete(self, request: bytes, _call: Call) -> bytes:
         digest = wire.decode_digest_request(request)
         self._content.delete(digest)
         if self._adoption is not None:
             self._adoption.deleted(digest)
         return b""
 
-    def status(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
+    def status(self, request: bytes, _call: Call) -> bytes:
         return wire.encode_status(self._content.status(wire.decode_digest_request(request)))
 
-    def list_statuses(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
+    def list_statuses(self, request: bytes, _call: Call) -> bytes:
         return b"".join(map(wire.encode_status, self._content.list_statuses(wire.decode_filters(request))))
 
-    def abort(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
+    def abort(self, request: bytes, _call: Call) -> bytes:
         self._content.abort(wire.decode_digest_request(request))
         return b""
 
-    def list(self, request: bytes, _context: grpc.ServicerContext) -> Iterator[bytes]:
-        return wire.encode_list(self._content.walk(wire.decode_filters(request)), LIST_CHUNK)
+    def list(self, request: bytes, _call: Call) -> Generator[bytes, None, None]:
+        yield from wire.encode_list(self._content.walk(wire.decode_filters(request)), LIST_CHUNK)
 
-    def read(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+    def read(self, request: bytes, call: Call) -> Generator[bytes, None, None]:
         wanted = wire.decode_read_request(request)
         arrival = self._adoption.arriving(wanted.digest) if self._adoption is not None else None
         if arrival is not None:
-            yield from self._read_arriving(arrival, wanted, context)
+            yield from self._read_arriving(arrival, wanted, call)
             return
         blob = self._content.reader(wanted.digest)
         offset, end = _window(wanted, blob.size)
@@ -162,20 +179,18 @@ class ContentService:
             yield wire.encode_read(offset, blob.read(offset, size))
             offset += size
 
-    def _read_arriving(
-        self, arrival: Arrival, wanted: wire.ReadRequest, context: grpc.ServicerContext
-    ) -> Iterator[bytes]:
+    def _read_arriving(self, arrival: Arrival, wanted: wire.ReadRequest, call: Call) -> Generator[bytes, None, None]:
         """Read a promised blob, waiting for its bytes."""
-        context.add_callback(arrival.wake)
         offset, end = _window(wanted, arrival.size)
-        while offset < end:
-            parts = arrival.read(offset, min(READ_CHUNK, end - offset), lambda: not context.is_active())
-            if not parts:
-                return
-            yield wire.encode_read(offset, parts)
-            offset += sum(map(len, parts))
+        with call.on_cancel(arrival.wake):
+            while offset < end:
+                parts = arrival.read(offset, min(READ_CHUNK, end - offset), lambda: not call.is_active())
+                if not parts:
+                    return
+                yield wire.encode_read(offset, parts)
+                offset += sum(map(len, parts))
 
-    def write(self, requests: Iterable[bytes], _context: grpc.ServicerContext) -> Iterator[bytes]:
+    def write(self, requests: Iterable[bytes], _call: Call) -> Generator[bytes, None, None]:
         messages = map(wire.decode_write_request, requests)
         first = next(iter(messages), None)
         if first is None:
@@ -213,20 +228,3 @@ def _window(wanted: wire.ReadRequest, size: int) -> tuple[int, int]:
     if wanted.offset > size:
         raise OutOfRange(f"read past object length {size} bytes of {wanted.digest}", subject=wanted.digest)
     return wanted.offset, min(wanted.offset + wanted.size, size) if wanted.size else size
-
-
-def _unary(method: Callable[[bytes, grpc.ServicerContext], bytes]) -> Any:  # noqa: ANN401 - grpc has no types
-    def handle(request: bytes, context: grpc.ServicerContext) -> bytes:
-        with reporting(context):
-            return method(request, context)
-        raise AssertionError("reporting ends a failed call")
-
-    return grpc.unary_unary_rpc_method_handler(handle)
-
-
-def _streaming(method: Callable[[Any, grpc.ServicerContext], Iterator[bytes]]) -> Callable[..., Iterator[bytes]]:
-    def handle(request: Any, context: grpc.ServicerContext) -> Iterator[bytes]:  # noqa: ANN401 - bytes, or an iterator of them
-        with reporting(context):
-            yield from method(request, context)
-
-    return handle

@@ -6,19 +6,19 @@ client only carries frames. When the client leaves, the task is cancelled.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-import grpc
 import trio
 
 from .. import errors
-from ..block import Data
-from ..rpc import Bridge, Handlers, reporting
+from ..rpc import call as rpc
+from ..rpc.bridge import Bridge
+from ..rpc.server import Handlers
 from . import bitswap, block, dag, files, pins, repo, swarm
 from .call import Call, Method
-from .frames import SERVICE, Frame, decode, encode
+from .frames import SERVICE, decode, encode
 from .parts import NodeParts
 
 METHODS: Mapping[str, Method] = {
@@ -37,41 +37,28 @@ METHODS: Mapping[str, Method] = {
 async def control_service(parts: NodeParts) -> AsyncIterator[Handlers]:
     """The handlers to give to `rpc.serve`. Calls that are still running when the block ends are cancelled."""
     async with trio.open_nursery() as nursery:
-        yield lambda bridge: [_generic_handler(parts, bridge, nursery)]
+        yield lambda bridge: {
+            f"/{SERVICE}/{name}": _served(method, parts, bridge, nursery) for name, method in METHODS.items()
+        }
         nursery.cancel_scope.cancel()
 
 
-def _generic_handler(parts: NodeParts, bridge: Bridge, nursery: trio.Nursery) -> Any:  # noqa: ANN401 - grpc is untyped
-    def serve(method: Method, requests: Iterator[Frame], context: grpc.ServicerContext) -> Iterator[Any]:
-        with reporting(context):
-            params = next(requests, None)
-            if not isinstance(params, dict):
-                raise errors.InvalidArgument("the first frame of a call is the JSON object of its parameters")
-            call = Call(requests)
-            bridge.run(context, _start, nursery, call, method, parts, params)
-            try:
-                yield from _frames(bridge, context, call)
-            finally:
-                bridge.post(call.cancel)
+def _served(method: Method, parts: NodeParts, bridge: Bridge, nursery: trio.Nursery) -> rpc.Method:
+    def serve(requests: Iterator[bytes], client: rpc.Call) -> Generator[bytes, None, None]:
+        frames = map(decode, requests)
+        params = next(frames, None)
+        if not isinstance(params, dict):
+            raise errors.InvalidArgument("the first frame of a call is the JSON object of its parameters")
+        call = Call(frames)
+        bridge.run(client, _start, nursery, call, method, parts, params)
+        try:
+            while (frame := bridge.run(client, call.next_frame)) is not None:
+                yield encode(frame)
+        finally:
+            bridge.post(call.cancel)
 
-    def bound(method: Method) -> Any:  # noqa: ANN401 - grpc is untyped
-        return lambda requests, context: serve(method, requests, context)
-
-    return grpc.method_handlers_generic_handler(
-        SERVICE,
-        {
-            name: grpc.stream_stream_rpc_method_handler(
-                bound(method), request_deserializer=decode, response_serializer=encode
-            )
-            for name, method in METHODS.items()
-        },
-    )
+    return rpc.duplex(serve)
 
 
 async def _start(nursery: trio.Nursery, call: Call, method: Method, parts: NodeParts, params: dict[str, Any]) -> None:
     nursery.start_soon(call.run, method, parts, params)
-
-
-def _frames(bridge: Bridge, context: grpc.ServicerContext, call: Call) -> Iterator[dict[str, Any] | Data]:
-    while (frame := bridge.run(context, call.next_frame)) is not None:
-        yield frame

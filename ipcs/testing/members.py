@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import grpc
 import trio
 
 from ..bitswap.exchange import Exchange, open_exchange
@@ -23,7 +22,9 @@ from ..content.server import ContentService
 from ..content.store import ContentStore
 from ..errors import AlreadyExists
 from ..net.host import Host
-from ..rpc import Bridge, serve
+from ..rpc.bridge import Bridge
+from ..rpc.call import Call, Methods, unary
+from ..rpc.server import serve
 from ..store.store import Store, memory_store
 from ..unixfs.walk import links_of
 from .images import Image
@@ -134,15 +135,11 @@ async def label_store() -> AsyncIterator[LabelStore]:
     with short_directory() as directory, memory_store(links_of) as store:
         content = ContentStore(store, directory / "ingests")
 
-        def handlers(bridge: Bridge) -> list[Any]:
-            def names(_request: bytes, _context: grpc.ServicerContext) -> bytes:
+        def handlers(bridge: Bridge) -> Methods:
+            def names(_request: bytes, _call: Call) -> bytes:
                 return b"".join(bytes((10, len(name) + 2, 10, len(name))) + name for name in (b"default", b"k8s.io"))
 
-            listing: dict[str, Any] = {"List": grpc.unary_unary_rpc_method_handler(names)}
-            return [
-                *ContentService(content).handlers(bridge),
-                grpc.method_handlers_generic_handler(NAMESPACES, listing),
-            ]
+            return {**ContentService(content).handlers(bridge), f"/{NAMESPACES}/List": unary(names)}
 
         async with serve(directory / "c", handlers):
             yield LabelStore(directory / "c", content)

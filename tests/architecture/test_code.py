@@ -45,17 +45,7 @@ assert not heavy, heavy
 def one_file_each():
     return [
         ("plyvel", {"store/leveldb.py"}),
-        (
-            "grpc",
-            {
-                "content/containerd.py",
-                "rpc.py",
-                "control/client.py",
-                "control/server.py",
-                "content/server.py",
-                "content/client.py",
-            },
-        ),
+        ("grpc", {"control/client.py", "content/client.py"}),
     ]
 
 

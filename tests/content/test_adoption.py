@@ -415,7 +415,9 @@ async def test_one_digest_is_sought_once_at_a_time(image):
         await a.put(image)
         real = a.facade.router._held
         a.facade.router._held = lambda digests: (asked.extend(digests), real(digests))[1]
-        b.facade.router.table.withdrawn(a.host.peer_id, list(image.blobs))  # forget what was announced
+        table = b.facade.router.table
+        await until(lambda: all(table.claims(digest) for digest in image.blobs))
+        table.withdrawn(a.host.peer_id, list(image.blobs))  # forget what was announced
         async with trio.open_nursery() as nursery:
             for _ in range(20):
                 nursery.start_soon(info, b, image.manifest)

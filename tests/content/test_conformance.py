@@ -6,7 +6,7 @@ import trio
 from ipcs.content.client import RemoteContent
 from ipcs.content.server import ContentService
 from ipcs.content.store import ContentStore
-from ipcs.rpc import serve
+from ipcs.rpc.server import serve
 from ipcs.store.store import memory_store, open_store
 from ipcs.testing.content_conformance import CHECKS, check_name
 from ipcs.unixfs.walk import links_of

@@ -11,24 +11,23 @@ import pytest
 import trio
 
 from ipcs import errors
-from ipcs.rpc import MAX_MESSAGE, STATUS, Bridge, reporting, serve, status_of
+from ipcs.rpc.bridge import Bridge
+from ipcs.rpc.call import unary
+from ipcs.rpc.framing import MAX_MESSAGE
+from ipcs.rpc.server import serve
+from ipcs.rpc.status import STATUS, Code, status_of
 
 SERVICE = "test.Echo"
 
 
 def service(calls):
-    """Generic handlers from {name: (bridge, request, context) -> bytes}."""
+    """Methods from {name: (bridge, request, call) -> bytes}."""
 
     def build(bridge: Bridge):
-        def wrap(call):
-            def handle(request, context):
-                with reporting(context):
-                    return call(bridge, request, context)
-                raise AssertionError("reporting ended the call")
-
-            return grpc.unary_unary_rpc_method_handler(handle)
-
-        return [grpc.method_handlers_generic_handler(SERVICE, {name: wrap(call) for name, call in calls.items()})]
+        return {
+            f"/{SERVICE}/{name}": unary(lambda request, call, work=work: work(bridge, request, call))
+            for name, work in calls.items()
+        }
 
     return build
 
@@ -110,17 +109,17 @@ async def test_errors_become_their_status(tmp_path, kind):
     async with serve(tmp_path / "s", service({"Fail": fail})):
         with pytest.raises(grpc.RpcError) as caught:
             await call(tmp_path / "s", "Fail")
-    assert (caught.value.code(), caught.value.details()) == (STATUS[kind], "what failed")
+    assert (caught.value.code().value[0], caught.value.details()) == (STATUS[kind], "what failed")
 
 
 def test_a_subclass_has_the_status_of_its_parent():
-    assert status_of(errors.LimitExceeded("x")) is grpc.StatusCode.INVALID_ARGUMENT
-    assert status_of(errors.IpcsError("x")) is grpc.StatusCode.UNKNOWN
+    assert status_of(errors.LimitExceeded("x")) is Code.INVALID_ARGUMENT
+    assert status_of(errors.IpcsError("x")) is Code.UNKNOWN
 
 
 def test_only_a_locked_ref_is_unavailable():
     """containerd retries UNAVAILABLE for ever."""
-    assert [cls for cls, code in STATUS.items() if code is grpc.StatusCode.UNAVAILABLE] == [errors.Unavailable]
+    assert [cls for cls, code in STATUS.items() if code is Code.UNAVAILABLE] == [errors.Unavailable]
 
 
 async def test_bridge_brings_results_and_errors(tmp_path):

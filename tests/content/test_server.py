@@ -13,7 +13,7 @@ from ipcs.content.records import Records
 from ipcs.content.server import ContentService
 from ipcs.content.store import ContentStore
 from ipcs.content.wire import ReadRequest
-from ipcs.rpc import serve
+from ipcs.rpc.server import serve
 from ipcs.store.store import open_store
 from ipcs.unixfs.profile import IPCS_V1, UNIXFS_V0_2015, Profile
 from ipcs.unixfs.walk import links_of

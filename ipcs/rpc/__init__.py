@@ -1,0 +1,1 @@
+"""gRPC on a unix socket: a server of our own, and the bridge from its threads into trio."""
