@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import bitswap, net, routing, unixfs
+from . import bitswap, net, routing, rpc, unixfs
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "bitswap-engine": bitswap.bitswap_engine,
@@ -19,6 +19,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "dag-pb": unixfs.dag_pb_node,
     "file": unixfs.file,
     "hamt": unixfs.hamt_directory,
+    "http2": rpc.http2,
     "identify": net.identify_message,
     "multistream": net.multistream_listener,
     "noise-frames": net.noise_frames,
