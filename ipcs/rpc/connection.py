@@ -64,9 +64,9 @@ class Connection:
         with self._changed:
             self._broken = True
             calls = list(self._calls.values())
-            self._changed.notify_all()
         for call in calls:
             call.cancel()
+        self._wake()  # behind the cancelling: a thread that waits for a window looks at nothing else
         self._hang_up()
 
     def _hang_up(self) -> None:
@@ -154,11 +154,8 @@ class Connection:
             message = answer(request)
             if message is None:
                 return False
-        except IpcsError as exc:
-            code, details = status_of(exc), exc.message
-        except Exception:
-            log.exception("a gRPC handler failed")
-            code, details = Code.UNKNOWN, "internal error; the node's log has the traceback"
+        except Exception as exc:  # noqa: BLE001 - `_outcome` logs what is a bug
+            code, details = _outcome(exc)
         with self._changed:
             if message is not None:
                 self._core.send(call.stream, message)
@@ -181,13 +178,8 @@ class Connection:
             with closing(call.method.handler(self._requests(call), call)) as answers:
                 for answer in answers:
                     self._send(call, answer)
-        except CallCancelled:
-            code, details = Code.CANCELLED, "the client left or the node is stopping"
-        except IpcsError as exc:
-            code, details = status_of(exc), exc.message
-        except Exception:
-            log.exception("a gRPC handler failed")
-            code, details = Code.UNKNOWN, "internal error; the node's log has the traceback"
+        except Exception as exc:  # noqa: BLE001 - `_outcome` logs what is a bug
+            code, details = _outcome(exc)
         with self._changed:
             self._core.finish(call.stream, code, details)
             self._flush()
@@ -235,6 +227,16 @@ class Connection:
             log.debug("gRPC client does not take its answers: %s", exc)
             self._broken = True
             self._hang_up()
+
+
+def _outcome(exc: Exception) -> tuple[Code, str]:
+    """How a call ends whose handler raised `exc`. A bug ends its call, and neither the connection nor the node."""
+    if isinstance(exc, CallCancelled):
+        return Code.CANCELLED, "the client left or the node is stopping"
+    if isinstance(exc, IpcsError):
+        return status_of(exc), exc.message
+    log.error("a gRPC handler failed in a way that nobody foresaw", exc_info=exc)
+    return Code.UNKNOWN, "internal error; the node's log has the traceback"
 
 
 def _rest(parts: list[Data], sent: int) -> list[Data]:

@@ -163,29 +163,33 @@ def message_head(size: int) -> bytes:
 class Messages:
     """Cuts what a stream brings into messages."""
 
-    __slots__ = ("_have", "_parts")
+    __slots__ = ("_awaited", "_have", "_parts")
 
     def __init__(self) -> None:
         self._parts: list[Data] = []
         self._have = 0
+        self._awaited = PREFIX.size
 
     def feed(self, data: bytes) -> list[bytes]:
         """Messages that are whole now. Raises `MessageError`."""
-        if not self._parts and len(data) >= PREFIX.size and self._need(data) == len(data):
+        if not self._parts and len(data) >= PREFIX.size and self._need(data, 0) == len(data):
             return [data[PREFIX.size :]]
         self._parts.append(data)
         self._have += len(data)
+        if self._have < self._awaited:
+            return []
+        joined = b"".join(self._parts)
         found: list[bytes] = []
-        while self._have >= PREFIX.size:
-            if len(self._parts[0]) < PREFIX.size:
-                self._parts = [b"".join(self._parts)]
-            need = self._need(self._parts[0])
-            if self._have < need:
+        at, self._awaited = 0, PREFIX.size
+        while len(joined) - at >= PREFIX.size:
+            need = self._need(joined, at)
+            if len(joined) - at < need:
+                self._awaited = need
                 break
-            joined = b"".join(self._parts)
-            found.append(joined[PREFIX.size : need])
-            self._have -= need
-            self._parts = [joined[need:]] if self._have else []
+            found.append(joined[at + PREFIX.size : at + need])
+            at += need
+        self._have = len(joined) - at
+        self._parts = [joined[at:]] if self._have else []
         return found
 
     @property
@@ -193,8 +197,8 @@ class Messages:
         """Whether a message has begun that is not whole."""
         return self._have > 0
 
-    def _need(self, data: Data) -> int:
-        compressed, size = PREFIX.unpack_from(data)
+    def _need(self, data: Data, at: int) -> int:
+        compressed, size = PREFIX.unpack_from(data, at)
         if compressed:
             raise MessageError(Code.UNIMPLEMENTED, "compressed messages are not taken: ask without grpc-encoding")
         if size > MAX_MESSAGE:

@@ -7,12 +7,14 @@ import threading
 from pathlib import Path
 
 import grpc
+import hpack
 import pytest
 import trio
 
 from ipcs import errors
+from ipcs.rpc import framing
 from ipcs.rpc.bridge import Bridge
-from ipcs.rpc.call import unary
+from ipcs.rpc.call import streaming, unary
 from ipcs.rpc.framing import MAX_MESSAGE
 from ipcs.rpc.server import serve
 from ipcs.rpc.status import STATUS, Code, status_of
@@ -176,3 +178,77 @@ async def test_stopping_is_bounded_and_ends_waiting_calls(tmp_path):
     with trio.fail_after(5):
         while any(t.name.startswith("ipcs-rpc") for t in threading.enumerate()):
             await trio.lowlevel.checkpoint()
+
+
+def asking_for(path):
+    """A request as grpc-go begins it, for a client whose windows stay as small as they are at first."""
+    block = hpack.Encoder().encode([(":method", "POST"), (":path", path), ("content-type", "application/grpc")])
+    return (
+        framing.PREFACE
+        + framing.settings({})
+        + framing.frame(framing.Kind.HEADERS, framing.END_HEADERS, 1, block)
+        + framing.frame(framing.Kind.DATA, framing.END_STREAM, 1, framing.message_head(0))
+    )
+
+
+async def test_a_reader_that_stops_and_vanishes_frees_its_thread(tmp_path):
+    ended = threading.Event()
+
+    def stream(request, call):
+        try:
+            for _ in range(100):
+                yield bytes(1 << 20)
+        finally:
+            ended.set()
+
+    path = tmp_path / "s"
+    async with serve(path, lambda bridge: {f"/{SERVICE}/Stream": streaming(stream)}):
+
+        def client():
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(str(path))
+                sock.sendall(asking_for(f"/{SERVICE}/Stream"))
+                got = 0
+                while got < 65535:  # the first window of a connection: no more can come
+                    got += len(sock.recv(1 << 20))
+                assert not ended.is_set()
+            return ended.wait(5)
+
+        assert await trio.to_thread.run_sync(client)
+
+
+async def test_a_bug_in_a_handler_ends_its_call_only(tmp_path, caplog):
+    def bug(bridge, request, call):
+        raise ZeroDivisionError("planted")
+
+    async with serve(tmp_path / "s", service({"Bug": bug, "Echo": echo})):
+        with pytest.raises(grpc.RpcError) as caught:
+            await call(tmp_path / "s", "Bug")
+        assert caught.value.code() is grpc.StatusCode.UNKNOWN
+        assert "planted" in caplog.text
+        assert await call(tmp_path / "s", "Echo", b"x") == b"x"
+
+
+async def test_what_is_quick_is_answered_by_the_reading_thread(tmp_path):
+    names = []
+
+    def quick(request):
+        names.append(threading.current_thread().name)
+        if request == b"gone":
+            raise errors.NotFound("gone")
+        return request or None
+
+    def slow(request, _call):
+        names.append(threading.current_thread().name)
+        return b"slow"
+
+    async with serve(tmp_path / "s", lambda bridge: {f"/{SERVICE}/Quick": unary(slow, quick)}):
+        assert await call(tmp_path / "s", "Quick", b"x") == b"x"
+        assert set(names) == {"ipcs-rpc-connection"}
+        with pytest.raises(grpc.RpcError) as caught:
+            await call(tmp_path / "s", "Quick", b"gone")
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        names.clear()
+        assert await call(tmp_path / "s", "Quick", b"") == b"slow"
+        assert names[0] == "ipcs-rpc-connection"
+        assert names[1] != names[0]

@@ -155,6 +155,18 @@ def test_windows_are_kept_and_nothing_is_lost(messages, window, grants):
     assert client.core.backlog(1) == 0
 
 
+def test_the_window_of_the_connection_bounds_all_calls_together():
+    client = Client(window=60_000)
+    client.say(client.headers(1, end=True) + client.headers(3, end=True))
+    for stream in (1, 3):
+        client.core.send(stream, b"x" * 50_000)
+    client.read()
+    assert len(client.body[1]) + len(client.body[3]) == http2.FIRST_WINDOW
+    client.window[0] += 50_000
+    client.say(frame(Kind.WINDOW_UPDATE, 0, 0, number(50_000)))
+    assert answers(client.body[3]) == [b"x" * 50_000]
+
+
 def test_a_changed_first_window_reaches_open_calls():
     client = Client(window=10)
     client.say(client.headers(1, end=True))
@@ -192,9 +204,9 @@ def test_unread_messages_are_bounded():
     client = Client()
     client.say(client.headers(1))
     body = grpc(bytes(1 << 20))
-    for at in range(0, 40 * len(body), 1 << 16):
-        start = at % len(body)
-        client.say(frame(Kind.DATA, 0, 1, body[start : start + (1 << 16)]))
+    for _ in range(40):
+        for at in range(0, len(body), 1 << 16):
+            client.say(frame(Kind.DATA, 0, 1, body[at : at + (1 << 16)]))
     assert client.resets[1] == Reason.FLOW_CONTROL_ERROR
     received = sum(len(event.data) for event in client.events if isinstance(event, Message))
     assert received <= STREAM_WINDOW
@@ -221,12 +233,13 @@ def test_padding_of_data_is_no_message():
 def test_headers_that_only_name_places_follow_the_table():
     """The same bytes mean other headers once the table has moved."""
     client = Client()
-    blocks = []
-    for index, path in enumerate(["/s/A", "/s/A", "/s/B", "/s/A", "/s/B"]):
-        headers = [*HEADERS[:1], (":path", path), ("x", "1")]
+    paths = ["/s/A", "/s/A", "/s/B", "/s/B", "/s/A", "/s/B"]
+    heard = []
+    for index, path in enumerate(paths):
+        headers = [*HEADERS[:1], (":path", path)]
         client.say(client.headers(2 * index + 1, end=True, headers=headers))
-        blocks.append(client.events[-2].headers[":path"])
-    assert blocks == ["/s/A", "/s/A", "/s/B", "/s/A", "/s/B"]
+        heard.append(client.events[-2].headers[":path"])
+    assert heard == paths
 
 
 @pytest.mark.parametrize(
