@@ -131,6 +131,10 @@ class Contender:
     provider: Implementation
     is_plain: bool = False
     """Only does the plain case: one provider, no durable store, leaves up to 512 KiB."""
+    usual_rate: float = 300.0
+    """MB/s it usually reaches, for telling how long a session will take."""
+    tries: int = 3
+    """Fresh fetchers for a run that stalls."""
     quick_limit: int = sys.maxsize
     """Bytes of the largest file that a quick run has time for."""
 
@@ -142,12 +146,14 @@ _HTTP = Scripted("http_peer.py", chunked=False)
 CONTENDERS = {
     contender.name: contender
     for contender in (
-        Contender("ipcs", _IPCS, _IPCS),
+        Contender("ipcs", _IPCS, _IPCS, usual_rate=450.0),
         Contender("kubo", _KUBO, _KUBO),
         Contender("kubo to ipcs", _IPCS, _KUBO),
         Contender("ipcs to kubo", _KUBO, _IPCS),
-        Contender("py-libp2p", _PY_LIBP2P, _PY_LIBP2P, is_plain=True, quick_limit=100_000_000),
-        Contender("http", _HTTP, _HTTP, is_plain=True),
+        Contender(
+            "py-libp2p", _PY_LIBP2P, _PY_LIBP2P, is_plain=True, usual_rate=16.0, tries=1, quick_limit=100_000_000
+        ),
+        Contender("http", _HTTP, _HTTP, is_plain=True, usual_rate=900.0),
     )
 }
 """py-libp2p: the Bitswap inside it, blocks in memory. HTTP: Python's http.server, and a client that checks the sha256

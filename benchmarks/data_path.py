@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import trio
@@ -21,6 +20,7 @@ from ipcs.errors import InvalidArgument
 
 from .contenders import CONTENDERS, Contender
 from .measure import PROJECT, Record, Spread
+from .plan import Progress, expected_seconds, rounds_of
 from .runner import Run, alternate
 from .scenarios import FULL, GO_IPFS, GOLANG, MB, QUICK, Scenario
 
@@ -33,6 +33,7 @@ MIXED = (GOLANG,)
 def takes_part(one: Contender, scenario: Scenario, *, full: bool) -> bool:
     """Whether `one` is measured in `scenario`."""
     able = scenario in YARDSTICKS if one.is_plain else scenario in MIXED or one.fetcher is one.provider
+    able = able and (one.name == "ipcs" or not scenario.alone)
     return able and (full or scenario.size <= one.quick_limit)
 
 
@@ -71,11 +72,13 @@ def _text(figures: Sequence[float]) -> str:
 
 
 async def measure(
-    scenarios: Sequence[Scenario], chosen: Sequence[Contender], rounds: int, disk: Path, *, full: bool
-) -> list[Run]:
-    """All runs of all scenarios; a table for each as it ends."""
-    console, done = Console(width=150), []
-    for scenario in scenarios:
+    planned: Sequence[tuple[Scenario, Sequence[Contender]]], rounds: int, disk: Path, record: Record, json: Path
+) -> None:
+    """All runs of all scenarios; a table for each as it ends, when `record` is written to `json` as well."""
+    console = Console(width=150)
+    progress = Progress([expected_seconds(scenario, taking, rounds) for scenario, taking in planned])
+    console.print(f"{len(planned)} scenarios, about {progress.left / 60:.0f} minutes")
+    for scenario, taking in planned:
         runs: list[Run] = []
 
         def report(run: Run | None, runs: list[Run] = runs) -> None:
@@ -84,11 +87,13 @@ async def measure(
             else:
                 runs.append(run)
 
-        await alternate(scenario, [one for one in chosen if takes_part(one, scenario, full=full)], rounds, disk, report)
+        await alternate(scenario, taking, rounds_of(scenario, rounds), disk, report)
+        progress.done += 1
         if runs:
             console.print(summary(runs))
-        done += runs
-    return done
+        console.print(str(progress))
+        record.results.extend(run.row() for run in runs)
+        record.write(json, complete=progress.done == len(planned))
 
 
 def main() -> None:
@@ -108,8 +113,10 @@ def main() -> None:
     scenarios = [one for one in (FULL if args.full else QUICK) if not args.only or args.only in one.name]
     rounds = args.rounds or (5 if args.full else 3)
     chosen = [CONTENDERS[name] for name in names]
-    runs = trio.run(partial(measure, scenarios, chosen, rounds, args.disk, full=args.full))
-    Record(" ".join(sys.argv), [run.row() for run in runs]).write(args.json)
+    planned = [(one, [each for each in chosen if takes_part(each, one, full=args.full)]) for one in scenarios]
+    planned = [(one, taking) for one, taking in planned if taking]
+    record = Record(" ".join(sys.argv), [])
+    trio.run(measure, planned, rounds, args.disk, record, args.json)
     print(f"written to {args.json}")
 
 

@@ -124,7 +124,13 @@ class Record:
     date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     commit: str = field(default_factory=commit)
     machine: dict[str, Any] = field(default_factory=machine)
+    began: float = field(default_factory=time.monotonic, repr=False)
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, *, complete: bool) -> None:
+        """Write what there is, whole or not at all; a session that is cut short keeps what it wrote last."""
+        kept = asdict(self) | {"minutes": round((time.monotonic() - self.began) / 60, 1), "complete": complete}
+        del kept["began"]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        fresh = path.with_suffix(".new")
+        fresh.write_text(json.dumps(kept, indent=1) + "\n")
+        fresh.replace(path)

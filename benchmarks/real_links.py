@@ -1,6 +1,6 @@
 """ipcs beside a plain TCP copy over the same shaped and delayed links. See README.md.
 
-python -m benchmarks.real_links --rounds 3
+python -m benchmarks.real_links --rounds 5
 python -m benchmarks.real_links --only "1gbit, 10 ms, 3"
 """
 
@@ -25,10 +25,15 @@ from ipcs.testing.peers import Peer, open_script
 from .contenders import Blob, Ipcs, Share
 from .links import Host, NoNamespaces, network
 from .measure import PROJECT, Record, Spread, cpu_seconds
+from .plan import Progress
 from .runner import WARM_UP, make_blob
 from .scenarios import KIB, MB
 
 FETCH_SECONDS = 120.0
+PREPARE_SECONDS = 12.0
+"""For each link: namespaces, the file, its providers."""
+NODE_SECONDS = 1.5
+"""For each round: a fresh fetcher and the warm-up file."""
 BUFFER_IN_DELAYS = 2
 """The relay holds this many bandwidth-delay products for each direction, at least `LEAST_BUFFER`."""
 LEAST_BUFFER = 4 * MB
@@ -50,6 +55,11 @@ class Link:
     def name(self) -> str:
         held = "1 provider" if self.providers == 1 else f"{self.providers} providers, a third each"
         return f"{self.rate}, {self.delay * 1000:g} ms, {held}"
+
+    @property
+    def least_seconds(self) -> float:
+        """Seconds of a copy that uses the link fully."""
+        return self.size * 8 / self.bits
 
     @property
     def buffer(self) -> int:
@@ -172,18 +182,22 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", metavar="TEXT", default="", help="only links whose name contains TEXT")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, default=PROJECT / ".cache" / "bench" / "real_links.json")
     args = parser.parse_args()
-    rows: list[dict[str, Any]] = []
+    links = [link for link in LINKS if args.only in link.name]
+    progress = Progress([PREPARE_SECONDS + args.rounds * (NODE_SECONDS + 2 * link.least_seconds) for link in links])
+    print(f"{len(links)} links, about {progress.left / 60:.0f} minutes")
+    record = Record(" ".join(sys.argv), [])
     try:
-        for link in LINKS:
-            if args.only in link.name:
-                rows += trio.run(compare, link, args.rounds)
+        for link in links:
+            record.results.extend(trio.run(compare, link, args.rounds))
+            progress.done += 1
+            record.write(args.json, complete=progress.done == len(links))
+            print(f"{link.name}: {progress}", flush=True)
     except NoNamespaces as refused:
         sys.exit(f"SKIPPED: {refused.message}")
-    Console(width=120).print(table(rows))
-    Record(" ".join(sys.argv), rows).write(args.json)
+    Console(width=120).print(table(record.results))
     print(f"written to {args.json}")
 
 

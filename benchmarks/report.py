@@ -20,14 +20,15 @@ HEAD = """\
 # Benchmark results
 
 Made by `python -m benchmarks.report` from `benchmarks/results/`; `benchmarks/README.md` has the method,
-`docs/performance.md` says what the figures mean. MB = 10^6 bytes; medians with the lowest and highest of the runs.
-Ratios are taken within a round; do not divide figures of different tables.
+`docs/performance.md` says what the figures mean. MB = 10^6 bytes; medians with the lowest and highest of the runs;
+"first" is the first run. Ratios are taken within a round; do not divide figures of different tables.
 
 ![MB/s of ipcs and of the others](benchmarks.svg)
 """
 TABLE = """\
-| | runs | MB/s | CPU-s/GB fetcher | provider | peak MB fetcher / provider | duplicates | x kubo | CPU / kubo's |
-| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| | runs | MB/s | first | CPU-s/GB fetcher | provider | peak MB fetcher / provider | duplicates | x kubo | \
+CPU / kubo's | ipcs is x |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 """
 LINKS = """\
 | link | runs | TCP MB/s | ipcs MB/s | ipcs / TCP | fetcher CPU-s/GB |
@@ -38,7 +39,9 @@ LINKS = """\
 def origin(record: Row) -> str:
     machine = record["machine"]
     where = f"{machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}, Python {machine['python']}"
-    return f"{record['date']}, commit {record['commit']}, {where}\n"
+    took = f", {record['minutes']:.0f} minutes in all" if "minutes" in record else ""
+    cut = "" if record.get("complete", True) else ", cut short"
+    return f"{record['date']}, commit {record['commit']}, {where}{took}{cut}\n"
 
 
 def per_round(rows: Sequence[Row], over: str, under: str, field: str) -> list[float]:
@@ -61,12 +64,14 @@ def contenders(rows: Sequence[Row]) -> Iterator[str]:
             name,
             str(len(mine)),
             f"{Spread.of([row['rate'] for row in mine]):.0f}",
+            "".join(f"{row['rate']:.0f}" for row in mine if not row["round"]),
             f"{Spread.of([one['fetcher_cpu'] / size * 1e9 for one in cost]):.2f}",
             f"{Spread.of([one['provider_cpu'] / size * 1e9 for one in cost]):.2f}",
             " / ".join(f"{max(one[side] for one in cost) / MB:.0f}" for side in ("fetcher_peak", "provider_peak")),
             f"{sum(duplicates) / len(duplicates) / size:.2%}" if duplicates else "",
             _ratio(per_round(rows, name, "kubo", "rate")),
             _ratio(per_round(rows, name, "kubo", "cpu")),
+            _ratio(per_round(rows, "ipcs", name, "rate")),
         ]
         yield f"| {' | '.join(cells)} |\n"
 

@@ -22,8 +22,6 @@ from .scenarios import KIB, MB, Scenario
 
 WARM_UP = 4 * MB
 """Bytes of the file that each fetcher gets first: as in a running node the connection is open and the code loaded."""
-TRIES = 3
-"""Fresh fetchers for a run that stalls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +117,7 @@ class Loaded:
 
     async def run(self, number: int) -> Run | None:
         """Fetch once with a fresh node; None when every try stalled."""
-        for stalls in range(TRIES):
+        for stalls in range(self.contender.tries):
             self._fetchers += 1
             place = self._directory / f"{self.contender.name}-fetcher-{self._fetchers}"
             try:
