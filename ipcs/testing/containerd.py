@@ -116,10 +116,14 @@ class Request:
     written: int
 
 
-class Registry(Process):
-    """docker-registry on a free port of loopback."""
+HTPASSWD = "user:$2y$04$dSzU3S/Nv2.WhP4GQfiV.uBxlM4BzQmRVhhKCP.6PB9m/trpE7MKe\n"
+"""`tiny_registry.CREDENTIALS`, as `htpasswd -nbB` writes them."""
 
-    def __init__(self, directory: Path) -> None:
+
+class Registry(Process):
+    """docker-registry on a free port of loopback; when `private`, it asks for `tiny_registry.CREDENTIALS` (Basic)."""
+
+    def __init__(self, directory: Path, *, private: bool = False) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         directory.mkdir(parents=True, exist_ok=True)
         config = directory / "registry.yml"
@@ -128,7 +132,9 @@ class Registry(Process):
             "log: {level: warn, accesslog: {disabled: false}}\n"
             f"storage: {{filesystem: {{rootdirectory: {directory}/registry}}, delete: {{enabled: true}}}}\n"
             f'http: {{addr: "{self.address}"}}\n'
+            + (f"auth: {{htpasswd: {{realm: registry, path: {directory}/htpasswd}}}}\n" if private else "")
         )
+        (directory / "htpasswd").write_text(HTPASSWD)
         super().__init__(directory, "registry", ["docker-registry", "serve", config])
         host, _, port = self.address.partition(":")
         self.wait_listening((host, int(port)))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import enum
+import json
 import re
 import threading
 import time
@@ -15,6 +18,23 @@ from .content_steps import sha256_digest
 from .images import Image
 
 _PIECE = 64 * 1024
+
+CREDENTIALS = "user:pass"
+"""What opens a registry with a `Guard`."""
+
+_TOKEN = "opens-everything"
+_NAMELESS_TOKEN = "opens-nothing"
+
+
+class Guard(enum.Enum):
+    """How a registry keeps strangers out; `CREDENTIALS` open each."""
+
+    BASIC = "basic"
+    """A challenge for a password."""
+    TOKEN = "token"
+    """A token server that asks for a password."""
+    NAMELESS_TOKEN = "nameless token"
+    """A token server that gives a token to anybody, which opens nothing without a password: as Docker Hub does."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +52,14 @@ class TinyRegistry:
     """Serves images read-only. A context manager; `address` is host:port, plain HTTP on loopback.
 
     `rate` is the uplink in bytes a second for all clients together, 0 for none. While `blobs_fail` is set, blobs (not
-    manifests) answer 503; while `is_private`, everything asks for a password.
+    manifests) answer 503; while `guard` is set, everything but the token server asks for `CREDENTIALS`.
     """
 
     def __init__(self, images: Mapping[str, Image], rate: float = 0) -> None:
         self.images = dict(images)
         self.rate = rate
         self.blobs_fail = False
-        self.is_private = False
+        self.guard: Guard | None = None
         self.served: list[Served] = []
         self._lock = threading.Lock()
         self._free_at = 0.0
@@ -52,6 +72,10 @@ class TinyRegistry:
                 registry.answer(self)
 
             do_HEAD = do_GET  # noqa: N815 - http.server's name
+
+            def do_POST(self) -> None:
+                """Token servers that know no OAuth say so: containerd asks by GET then."""
+                self.send_error(404)
 
             def log_message(self, *_args: object) -> None:
                 """Quiet: `served` has it."""
@@ -83,15 +107,19 @@ class TinyRegistry:
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         """One request, in its own thread."""
         status, kind, data = self._find(request.path)
+        if _is_token(request):
+            token = _TOKEN if request.headers.get("Authorization") == _basic() else _NAMELESS_TOKEN
+            status, kind, data = 200, "application/json", json.dumps({"token": token}).encode()
         first = 0
         if "Range" in request.headers and status == 200:
             first = int(request.headers["Range"].removeprefix("bytes=").split("-")[0])
             status = 206
-        if self.is_private:
-            status, data = 401, b"{}"
+        challenge = self._challenge(request)
+        if challenge:
+            status, kind, data, first = 401, "application/json", b"{}", 0
         request.send_response(status)
-        if self.is_private:
-            request.send_header("WWW-Authenticate", 'Basic realm="registry"')
+        if challenge:
+            request.send_header("WWW-Authenticate", challenge)
         request.send_header("Content-Type", kind)
         request.send_header("Content-Length", str(len(data) - first))
         if status == 206:
@@ -110,6 +138,18 @@ class TinyRegistry:
             request.close_connection = True
         finally:
             self.served.append(Served(request.command, request.path, status, first, min(sent, len(data) - first)))
+
+    def _challenge(self, request: BaseHTTPRequestHandler) -> str:
+        """What a request without the right credentials is asked for; nothing when it has them."""
+        given = request.headers.get("Authorization", "")
+        if self.guard is None or (_is_token(request) and self.guard is Guard.NAMELESS_TOKEN):
+            return ""
+        if self.guard is Guard.BASIC or _is_token(request):
+            return "" if given == _basic() else 'Basic realm="registry"'
+        realm = f"http://{self.address}/token"
+        return (
+            "" if given == f"Bearer {_TOKEN}" else f'Bearer realm="{realm}",service="tiny",scope="repository:img:pull"'
+        )
 
     def _find(self, path: str) -> tuple[int, str, bytes]:
         if path.rstrip("/") == "/v2":
@@ -133,3 +173,11 @@ class TinyRegistry:
             self._free_at = max(self._free_at, now) + size / self.rate
             wait = self._free_at - now
         time.sleep(wait)
+
+
+def _is_token(request: BaseHTTPRequestHandler) -> bool:
+    return request.path.partition("?")[0] == "/token"
+
+
+def _basic() -> str:
+    return f"Basic {base64.b64encode(CREDENTIALS.encode()).decode()}"

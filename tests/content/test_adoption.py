@@ -21,7 +21,7 @@ from ipcs.testing.images import Image, build_image
 from ipcs.testing.liars import lie, store_dag
 from ipcs.testing.members import label_store, member, short_directory
 from ipcs.testing.net import until
-from ipcs.testing.tiny_registry import TinyRegistry
+from ipcs.testing.tiny_registry import Guard, TinyRegistry
 from ipcs.unixfs.profile import PROXY_2020
 from ipcs.unixfs.walk import links_of
 
@@ -90,11 +90,12 @@ async def test_without_a_way_back_only_what_is_whole_is_shown(image):
         assert b.store.blobs.get(layer).verified
 
 
-async def test_a_private_repository_is_no_way_back(image, caplog):
+@pytest.mark.parametrize("guard", Guard)
+async def test_a_private_repository_is_no_way_back(image, caplog, guard):
     """containerd could pull from it with its credentials; we could not keep a promise from it."""
     async with label_store() as labels:
         with TinyRegistry({"img": image}) as registry:
-            registry.is_private = True
+            registry.guard = guard
             labels.knows(image, registry.address, "img")
             async with member("a") as a, member("b", peers=[a], containerd=labels.socket) as b:
                 await a.put(image)
@@ -103,8 +104,10 @@ async def test_a_private_repository_is_no_way_back(image, caplog):
                     with pytest.raises(errors.NotFound):
                         await info(b, image.layers[1])
                 assert b.facade.statistics.promises_made == 0
-                assert len(registry.served) == 1, "its answer is remembered"
-        assert "wants credentials" in caplog.text
+                asked = [served for served in registry.served if "/manifests/" in served.path]
+                # With a token, once to be told where tokens are, and once with what was given there.
+                assert len(asked) == (2 if guard is Guard.NAMELESS_TOKEN else 1), "its answer is remembered"
+        assert "is no way back" in caplog.text
 
 
 async def test_a_registry_that_is_not_there_is_relied_on_only_beside_peers(image):
