@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from . import __version__
+from .errors import InvalidArgument
 
 DEFAULT_LISTEN = ("/ip4/127.0.0.1/tcp/4001",)
 """libp2p's customary port, on loopback: images of a closed cluster must not be offered to a network by accident."""
@@ -38,9 +39,15 @@ def parse_size(text: str) -> int:
 
 
 def default_repo(environ: Mapping[str, str]) -> Path:
-    """`$IPCS_PATH`, else `~/.ipcs` (the rule Kubo has for `$IPFS_PATH`)."""
+    """`$IPCS_PATH`, else `~/.ipcs` (the rule Kubo has for `$IPFS_PATH`).
+
+    Raises `InvalidArgument` for a user without a home, as a bare uid in a container is.
+    """
     path = environ.get("IPCS_PATH")
-    return Path(path) if path else Path.home() / ".ipcs"
+    try:
+        return Path(path) if path else Path.home() / ".ipcs"
+    except RuntimeError as exc:
+        raise InvalidArgument(f"no repo: user {os.getuid()} has no home; name one with --repo or IPCS_PATH") from exc
 
 
 @dataclass(frozen=True)

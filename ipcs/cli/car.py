@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import BinaryIO
 from ..control.frames import CHUNK
 from ..errors import InvalidArgument
 from .draft import draft_file
-from .options import Subparsers, command, connect
+from .options import Subparsers, command, connect, own_owner
 from .terminal import Progress, Terminal
 
 
@@ -79,7 +78,7 @@ def _write(frames: Iterator[object], out: BinaryIO, version: int, progress: Prog
 def _import(args: argparse.Namespace, terminal: Terminal) -> int:
     params = {"local_only": args.local_only}
     if args.pin_roots:
-        params["owner"] = f"user/{getpass.getuser()}"
+        params["owner"] = own_owner()
     source: BinaryIO = sys.stdin.buffer if args.path == "-" else open(args.path, "rb")  # noqa: SIM115 - closed below
     with source, connect(args) as node, terminal.progress("importing") as progress:
         frames = node.stream("car.import", params, _chunks(source, progress), timeout=args.timeout)

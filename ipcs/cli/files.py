@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from ..errors import IpcsError
 from .addoptions import add_add_options, profile_parameters, scan_options, steps_of
-from .options import Subparsers, command, connect
+from .options import Subparsers, command, connect, own_owner
 from .terminal import Progress, Terminal, human_bytes
 
 _SIZED = ("file", "symlink")
@@ -77,7 +76,7 @@ def _upload(args: argparse.Namespace, terminal: Terminal) -> Iterator[dict[str, 
     options = scan_options(args)
     params = {"profile": args.profile, **profile_parameters(args)}
     if args.pin:
-        params["owner"] = f"user/{getpass.getuser()}"
+        params["owner"] = own_owner()
 
     failed: list[Exception] = []  # gRPC would swallow what its request iterator raises
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import os
 import re
 from collections.abc import Callable
@@ -30,6 +31,14 @@ def duration(text: str) -> float:
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 90s, 1m30s or 500ms")
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def own_owner() -> str:
+    """The owner of what this user keeps: `user/<name>`, or `user/<uid>` for one without a name, as in containers."""
+    try:
+        return f"user/{getpass.getuser()}"
+    except (KeyError, OSError):  # OSError since Python 3.13
+        return f"user/{os.getuid()}"
 
 
 def command(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import math
 import time
 from typing import Any
 
-from .options import Subparsers, command, connect, duration
+from .options import Subparsers, command, connect, duration, own_owner
 from .terminal import Terminal
 
 LEASE_DURATION = 24 * 3600.0
@@ -69,8 +68,9 @@ def _root(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
 
 
 def _owner(parser: argparse.ArgumentParser) -> None:
-    me = f"user/{getpass.getuser()}"
-    parser.add_argument("--owner", default=me, help="containerd, user/<name> or lease/<id> (default: user/<you>)")
+    parser.add_argument(
+        "--owner", default=own_owner(), help="containerd, user/<name> or lease/<id> (default: user/<you>)"
+    )
 
 
 def _add(args: argparse.Namespace, terminal: Terminal) -> int:

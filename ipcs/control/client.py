@@ -6,6 +6,7 @@ with ControlClient("/run/ipcs/ipcs.sock") as node:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,17 @@ _ERRORS: dict[grpc.StatusCode, type[errors.IpcsError]] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
     grpc.StatusCode.DATA_LOSS: errors.StoreCorrupt,
 }
+
+
+def _is_closed_to_us(path: str) -> bool:
+    """Whether there is, or may be, a socket that this user must not connect to: the right to write is asked for."""
+    try:
+        os.stat(path)
+    except PermissionError:  # its directory is closed already
+        return True
+    except OSError:
+        return False
+    return not os.access(path, os.W_OK)
 
 
 class ControlClient:
@@ -71,7 +83,7 @@ class ControlClient:
         """Call `method`, sending `uploads` after the parameters, and yield the node's frames as they come.
 
         Leaving the iterator early cancels the call in the node. Raises the `IpcsError` that the node raised,
-        `Unavailable` when no node answers on the socket, and what `uploads` raises.
+        `Unavailable` when no node answers on the socket or it is closed to us, and what `uploads` raises.
         """
         rpc = self._channel.stream_stream(
             f"/{SERVICE}/{method}", request_serializer=encode, response_deserializer=decode
@@ -92,6 +104,10 @@ class ControlClient:
 
     def _translate(self, method: str, exc: grpc.RpcError) -> errors.IpcsError:
         code, details = exc.code(), exc.details() or "no details"
+        if code == grpc.StatusCode.UNAVAILABLE and _is_closed_to_us(self._path):
+            return errors.Unavailable(
+                f"permission denied on {self._path}; run as its owner, or as a member of its group", subject=self._path
+            )
         if code == grpc.StatusCode.UNAVAILABLE:
             return errors.Unavailable(
                 f"no node answers on {self._path}; start one with `python -m ipcs.node`, or name another with --repo",

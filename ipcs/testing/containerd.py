@@ -257,12 +257,12 @@ class Containerd(Process):
 
 
 class NodeProcess(Process):
-    """`python -m ipcs.node` in `directory`, listening on a free port of loopback."""
+    """`python -m ipcs.node` in `directory`, on a free port of loopback; `under` is a command that starts it."""
 
-    def __init__(self, directory: Path, *args: str, bootstrap: Sequence[str] = ()) -> None:
+    def __init__(self, directory: Path, *args: str, bootstrap: Sequence[str] = (), under: Sequence[str] = ()) -> None:
         self.directory = directory
         self.socket = directory / "i.sock"
-        argv = [sys.executable, "-m", "ipcs.node", "--json", "--listen", "/ip4/127.0.0.1/tcp/0"]
+        argv = [*under, sys.executable, "-m", "ipcs.node", "--json", "--listen", "/ip4/127.0.0.1/tcp/0"]
         argv += ["--repo", str(directory / "repo"), "--socket", str(self.socket)]
         for address in bootstrap:
             argv += ["--bootstrap", address]

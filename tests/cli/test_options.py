@@ -1,8 +1,9 @@
 import argparse
+import os
 
 import pytest
 
-from ipcs.cli import build_parser
+from ipcs.cli import build_parser, run
 from ipcs.cli.options import duration
 from ipcs.cli.terminal import human_bytes
 
@@ -42,3 +43,14 @@ def test_every_command_has_help_that_ends_with_a_runnable_example():
         assert parser.description, name
         last = parser.format_help().rstrip().splitlines()[-1]
         assert name in last, f"{name}: the help ends with {last!r}"
+
+
+def test_a_user_without_a_name_or_a_home(monkeypatch, capsys):
+    """As a bare uid in a container is: every command must be there, and say what it lacks."""
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME", "IPCS_PATH"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # no passwd file has it
+    assert run(["stat"]) == 2
+    assert "--repo or IPCS_PATH" in capsys.readouterr().err
+    args = build_parser().parse_args(["pin", "add", "sha256:" + "0" * 64])
+    assert args.owner == f"user/{2**31 - 7}"
