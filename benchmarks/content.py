@@ -3,8 +3,8 @@
 Each part compares within one run, alternating. Parts: `ctr` (content ingest and get of 296 MB), `pull` (an image of
 about 320 MB, with unpack), `reads` (Read calls beside a bare gRPC handler), `metadata` (Info and List with 100,000
 blobs), `blocked` (metadata while 64 Reads wait), `adopt` (an image from a peer beside the registry). The first two and
-the last need root, containerd, runc and docker-registry. Blobs are incompressible, so unpack costs little and the ratio
-is the worst one.
+the last need root, containerd, runc and docker-registry. The image is `--image LAYOUT:NAME:TAG`, of an OCI layout; by
+default one that does not compress, so that unpack costs little and the ratio is the worst one.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ import hashlib
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,24 +30,19 @@ from ipcs.content.client import RemoteContent
 from ipcs.content.descriptor import Info
 from ipcs.content.records import Promise, Promises, Records
 from ipcs.content.wire import ReadRequest
-from ipcs.control.client import ControlClient
 from ipcs.errors import NotFound
 from ipcs.store.references import CONTAINERD
 from ipcs.store.store import StoreOptions, open_store
-from ipcs.testing.containerd import Containerd, NodeProcess, Process, Registry
-from ipcs.testing.images import Image, build_image, push_image
+from ipcs.testing.containerd import NodeProcess, Process
 from ipcs.testing.members import short_directory
 from ipcs.testing.peers import go_binary
 from ipcs.unixfs.walk import links_of
 
-BLOB = 296_160_075
-LAYERS = (30_000_000, 6_000_000, 42_000_000, 81_000_000, 93_000_000, 68_000_000)
-"""Sizes of the layers of a golang image, in bytes."""
+from .content_containerd import bench_adopt, bench_ctr, bench_pull
+from .content_rows import Row, ratio
 
 WINDOW = 32 * 1024
 BLOBS = 100_000
-
-Row = dict[str, Any]
 
 
 def main() -> int:
@@ -57,124 +50,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--image", metavar="LAYOUT:NAME:TAG", help="an image of an OCI layout, for pull and adopt")
     args = parser.parse_args()
     machine = {"machine": platform.machine(), "cpus": os.cpu_count(), "date": time.strftime("%Y-%m-%d %H:%M")}
     print(json.dumps({"benchmark": "content", "rounds": args.rounds, **machine}))
     for part in args.parts or PARTS:
         with short_directory() as directory:
-            for row in PARTS[part](directory, args.rounds):
+            for row in PARTS[part](directory, args.rounds, args.image):
                 print(json.dumps({"part": part, **row}), flush=True)
     return 0
 
 
-def _ratio(name: str, ours: list[float], theirs: list[float], unit: str = "s") -> Row:
-    pairs = sorted(a / b for a, b in zip(ours, theirs, strict=True))
-    return {
-        "what": name,
-        "ours": round(statistics.median(ours), 3),
-        "other": round(statistics.median(theirs), 3),
-        "unit": unit,
-        "ratio": round(statistics.median(pairs), 3),
-        "ratio_range": [round(pairs[0], 3), round(pairs[-1], 3)],
-    }
-
-
-def _timed(work: Callable[[], object]) -> float:
-    os.sync()
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-@contextmanager
-def _both(directory: Path, *args: str) -> Iterator[tuple[Containerd, Containerd]]:
-    """A containerd over a node, and one with its own store."""
-    with (
-        NodeProcess(directory / "n", *args) as node,
-        Containerd(directory / "ours", node.socket) as ours,
-        Containerd(directory / "theirs", None) as theirs,
-    ):
-        yield ours, theirs
-
-
-def bench_ctr(directory: Path, rounds: int) -> Iterator[Row]:
-    """`ctr content ingest` and `get`."""
-    path = directory / "blob"
-    times: dict[tuple[str, str], list[float]] = {(k, w): [] for k in ("ingest", "get") for w in ("ours", "theirs")}
-    with _both(directory, "--adopt", "off") as (ours, theirs):
-        for number in range(rounds):
-            data = hashlib.shake_128(b"%d" % number).digest(BLOB)
-            path.write_bytes(data)
-            digest = "sha256:" + hashlib.sha256(data).hexdigest()
-            for which, containerd in (("ours", ours), ("theirs", theirs)):
-                put = containerd.ctr_argv("content", "ingest", "bench")
-                times["ingest", which].append(_timed(partial(_run_with_input, put, path)))
-                get = containerd.ctr_argv("content", "get", digest)
-                times["get", which].append(_timed(partial(subprocess.run, get, check=True, stdout=subprocess.DEVNULL)))
-                containerd.ctr("content", "rm", digest)
-    for kind in ("ingest", "get"):
-        yield _ratio(f"ctr content {kind} of 296 MB", times[kind, "ours"], times[kind, "theirs"])
-
-
-def _run_with_input(argv: list[str], path: Path) -> None:
-    with path.open("rb") as file:
-        subprocess.run(argv, stdin=file, check=True, capture_output=True)
-
-
-def _image() -> Image:
-    """The image of about 320 MB, or a part of it: `IPCS_BENCH_SCALE=4` has layers a quarter as large."""
-    return build_image([size // int(os.environ.get("IPCS_BENCH_SCALE", "1")) for size in LAYERS])
-
-
-def bench_pull(directory: Path, rounds: int) -> Iterator[Row]:
-    """Pull and unpack from a local registry."""
-    ours_s: list[float] = []
-    theirs_s: list[float] = []
-    with Registry(directory / "r") as registry, _both(directory, "--adopt", "off") as (ours, theirs):
-        reference = push_image(_image(), registry.address, "golang")
-        for _ in range(rounds):
-            for containerd, times in ((ours, ours_s), (theirs, theirs_s)):
-                times.append(_timed(partial(containerd.pull, reference)))
-                containerd.ctr("images", "rm", "--sync", reference)
-    yield _ratio("pull and unpack", ours_s, theirs_s)
-
-
-def bench_adopt(directory: Path, rounds: int) -> Iterator[Row]:
-    """An image from a peer, until every blob is verified here, beside the same pull from the registry."""
-    ours_s: list[float] = []
-    theirs_s: list[float] = []
-    whole_s: list[float] = []
-    registry_whole_s: list[float] = []
-    with Registry(directory / "r") as registry:
-        reference = push_image(_image(), registry.address, "golang")
-        way_back = ("--origin", f"127.0.0.1=http://{registry.address}")
-        with NodeProcess(directory / "a") as a, Containerd(directory / "ca", a.socket) as ca:
-            ca.ctr("content", "fetch", "--plain-http", reference)
-            for number in range(rounds):
-                for adopt in ("swarm", "off"):
-                    place = directory / f"{adopt}{number}"
-                    api = ("--containerd", str(place / "c" / "c.sock"), *way_back)
-                    with (
-                        NodeProcess(place / "n", "--adopt", adopt, *api, bootstrap=[a.address]) as b,
-                        Containerd(place / "c", b.socket) as cb,
-                    ):
-                        b.wait_for_peers(1)
-                        fetch = _timed(partial(_fetch, cb, b, reference))
-                        unpack = _timed(partial(cb.pull, reference))
-                        (ours_s if adopt == "swarm" else theirs_s).append(fetch)
-                        (whole_s if adopt == "swarm" else registry_whole_s).append(fetch + unpack)
-    yield _ratio("adopt from a peer / fetch from the registry, unpack excluded", ours_s, theirs_s)
-    yield _ratio("the same with unpack", whole_s, registry_whole_s)
-
-
-def _fetch(containerd: Containerd, node: NodeProcess, reference: str) -> None:
-    containerd.ctr("content", "fetch", "--plain-http", reference)
-    with ControlClient(node.socket) as client:
-        while client.call("stat")["adoption"]["promises_open"]:
-            time.sleep(0.02)
-
-
-def bench_reads(directory: Path, rounds: int) -> Iterator[Row]:
+def bench_reads(directory: Path, rounds: int, _image: str | None) -> Iterator[Row]:
     """Read calls of a Go client (if one was built) and a Python client, beside a handler that answers from memory."""
     bare = Process(directory, "bare", [sys.executable, "-m", "benchmarks.content_bare", directory / "bare.sock"])
     with bare, NodeProcess(directory / "n", "--adopt", "off") as node:
@@ -192,7 +79,7 @@ def bench_reads(directory: Path, rounds: int) -> Iterator[Row]:
                     for socket, rates in ((node.socket, ours), (directory / "bare.sock", theirs)):
                         rates.append(read_rate(socket, digest, len(data), window, streams))
                 what = f"sequential Reads of {window >> 10} KiB, {streams} at once, {client} client"
-                yield _ratio(what, ours, theirs, "MB/s")
+                yield ratio(what, (ours, theirs), "MB/s")
 
 
 ReadRate = Callable[[Path, str, int, int, int], float]
@@ -234,7 +121,7 @@ def _read_rate(socket: Path, digest: str, size: int, window: int, streams: int) 
     return size * streams / (time.perf_counter() - began) / 1e6
 
 
-def bench_metadata(directory: Path, _rounds: int) -> Iterator[Row]:
+def bench_metadata(directory: Path, _rounds: int, _image: str | None) -> Iterator[Row]:
     """Info and List with 100,000 blobs."""
     digests = ["sha256:" + hashlib.sha256(b"%d" % n).hexdigest() for n in range(BLOBS)]
     with open_store(directory / "n" / "repo" / "store", links_of, StoreOptions(durability="none")) as store:
@@ -271,7 +158,7 @@ def bench_metadata(directory: Path, _rounds: int) -> Iterator[Row]:
             reader.join()
 
 
-def bench_blocked(directory: Path, _rounds: int) -> Iterator[Row]:
+def bench_blocked(directory: Path, _rounds: int, _image: str | None) -> Iterator[Row]:
     """p99 of metadata calls while 64 Reads wait for a blob that does not come."""
     digest = "sha256:" + "ab" * 32
     with open_store(directory / "n" / "repo" / "store", links_of) as store:
@@ -307,7 +194,7 @@ def _timed_call(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-PARTS: dict[str, Callable[[Path, int], Iterator[Row]]] = {
+PARTS: dict[str, Callable[[Path, int, str | None], Iterator[Row]]] = {
     "ctr": bench_ctr,
     "pull": bench_pull,
     "reads": bench_reads,

@@ -55,7 +55,9 @@ def main() -> int:
     parser.add_argument("target", help="name of a target, or all (its corpora only)")
     parser.add_argument("--seconds", type=int, default=60, help="0 runs the corpus only")
     parser.add_argument("--keep", type=Path, help="folder for the inputs that reached something new")
-    parser.add_argument("--artifacts", type=Path, default=Path(".cache/fuzz"), help="folder for inputs that are findings")
+    parser.add_argument(
+        "--artifacts", type=Path, default=Path(".cache/fuzz"), help="folder for inputs that are findings"
+    )
     args = parser.parse_args()
     if args.seconds == 0 or args.target == "all":
         from tests.fuzz.targets import TARGETS
