@@ -276,10 +276,15 @@ class Writer:
             entry.status = ingest.status()
             if leaves:
                 self._ingests.progress(self.ref, behind // self._ingests.leaf_size, leaves)
+            syncing = self.is_syncing(len(data))
             entry.unsynced += len(data)
-            if entry.unsynced >= SYNC_EVERY:
+            if syncing:
                 self._ingests.sync(entry)
         return ingest.offset
+
+    def is_syncing(self, size: int) -> bool:
+        """Whether a write of `size` bytes waits for the disk."""
+        return self._entry.unsynced + size >= SYNC_EVERY
 
     def commit(self, size: int = 0, expected: str = "", labels: Mapping[str, str] | None = None) -> Info:
         """Make the bytes a blob; `size` 0 and `expected` "" check nothing. The ingest is gone afterwards.

@@ -19,11 +19,39 @@ class Call:
     def __init__(self, stream: int, method: Method) -> None:
         self.stream = stream
         self.method = method
-        self.requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self.begun = False
+        self.quick = method.quick
+        """Of a duplex call: set by its handler, for messages that come while that waits for one."""
+        self._requests: queue.SimpleQueue[bytes | Exception | None] = queue.SimpleQueue()
+        self._is_waiting = False
         self._callbacks: list[Callable[[], object]] = []
         self._lock = threading.Lock()
         self._cancelled = False
+
+    def put(self, message: bytes | Exception | None) -> None:
+        """What the handler gets next: a message, the failure of one that `answer` took, or None for the end."""
+        with self._lock:
+            self._is_waiting = False
+            self._requests.put(message)
+
+    def get(self) -> bytes | None:
+        """For the handler's thread: the next message, None at the end. Raises what was put."""
+        with self._lock:
+            self._is_waiting = self._requests.empty()
+        message = self._requests.get()
+        if isinstance(message, Exception):
+            raise message
+        return message
+
+    def answer(self, request: bytes) -> bytes | None:
+        """The answer to a message of a call whose handler waits for it, without waking that; None if it must be.
+
+        Raises what `quick` raises; the handler should be told.
+        """
+        with self._lock:
+            if not self._is_waiting or self._cancelled or self.quick is None:
+                return None
+            return self.quick(request)
 
     def is_active(self) -> bool:
         """Whether the client still waits for the answer."""
@@ -50,7 +78,7 @@ class Call:
                 return
             self._cancelled = True
             callbacks = list(self._callbacks)
-        self.requests.put(None)
+        self.put(None)
         for callback in callbacks:
             callback()
 
@@ -63,7 +91,8 @@ class Method:
     """How one method is served. Handlers run in a thread of their own and may wait; errors are raised as `IpcsError`.
 
     `quick` answers a request with its only message from the thread that reads the connection, for other calls wait
-    behind it: within microseconds, or None for what may take longer, which `handler` gets then.
+    behind it: within microseconds, or None for what may take longer, which `handler` gets then. A duplex call's
+    handler may set one at its call (`Call.quick`).
     """
 
     handler: Callable[[Iterator[bytes], Call], Generator[bytes, None, None]]

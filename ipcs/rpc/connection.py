@@ -134,18 +134,37 @@ class Connection:
             self._start(call)
 
     def _on_message(self, call: Call, data: bytes, *, last: bool) -> None:
-        if not call.begun and last and call.method.quick is not None and self._quick(call, call.method.quick, data):
-            return
-        call.requests.put(data)
-        if last:
-            call.requests.put(None)
-        if not call.begun:
+        if call.begun:
+            if not self._reply(call, data):
+                call.put(data)
+            if last:
+                call.put(None)
+        elif not last or call.quick is None or not self._quick(call, call.quick, data):
+            call.put(data)
+            if last:
+                call.put(None)
             self._start(call)
 
     def _on_end(self, call: Call) -> None:
-        call.requests.put(None)
+        call.put(None)
         if not call.begun:
             self._start(call)
+
+    def _reply(self, call: Call, request: bytes) -> bool:
+        """Answer a further message of a call in this thread, if its handler waits and that needs no waiting."""
+        try:
+            message = call.answer(request)
+        except Exception as exc:  # noqa: BLE001 - the handler ends with it
+            call.put(exc)
+            return True
+        if message is None:
+            return False
+        with self._changed:
+            self._core.consumed(call.stream, request)
+            self._core.send(call.stream, message)
+            if self._core.backlog(call.stream):
+                call.quick = None  # the client does not read: from now on answers wait for it, in the handler's thread
+        return True
 
     def _quick(self, call: Call, answer: Quick, request: bytes) -> bool:
         """Answer in this thread if that needs no waiting."""
@@ -183,11 +202,11 @@ class Connection:
         with self._changed:
             self._core.finish(call.stream, code, details)
             self._flush()
-        call.requests.put(None)  # a thread that waits for more of the client's messages may outlive the answer
+        call.put(None)  # a thread that waits for more of the client's messages may outlive the answer
         self._forget(call)
 
     def _requests(self, call: Call) -> Iterator[bytes]:
-        while (message := call.requests.get()) is not None:
+        while (message := call.get()) is not None:
             with self._changed:
                 self._core.consumed(call.stream, message)
                 self._flush()

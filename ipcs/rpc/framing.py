@@ -43,6 +43,7 @@ class Reason(IntEnum):
     NO_ERROR = 0
     PROTOCOL_ERROR = 1
     FLOW_CONTROL_ERROR = 3
+    STREAM_CLOSED = 5
     FRAME_SIZE_ERROR = 6
     REFUSED_STREAM = 7
     COMPRESSION_ERROR = 9
@@ -52,6 +53,7 @@ class Reason(IntEnum):
 class Setting(IntEnum):
     """Settings that matter to a server which sends no compressed headers."""
 
+    ENABLE_PUSH = 2
     MAX_CONCURRENT_STREAMS = 3
     INITIAL_WINDOW_SIZE = 4
     MAX_FRAME_SIZE = 5

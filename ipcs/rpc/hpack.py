@@ -6,7 +6,7 @@ the table changes, so it is decoded once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from hpack import Decoder, HPACKError
 
@@ -14,6 +14,9 @@ from .framing import Http2Error, Reason
 
 REMEMBERED = 64
 """Blocks that are remembered; containerd calls nine methods."""
+
+_PSEUDO = {b":method", b":scheme", b":path", b":authority"}
+_OF_CONNECTIONS = {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"}
 
 
 class HeaderDecoder:
@@ -24,20 +27,42 @@ class HeaderDecoder:
         self._decoder = Decoder(max_header_list_size=limit)
         self._known: dict[bytes, Mapping[str, str]] = {}
 
-    def decode(self, block: bytes) -> Mapping[str, str]:
-        """Names and values; of several values for one name the last. Raises `Http2Error`."""
+    def decode(self, block: bytes) -> Mapping[str, str] | None:
+        """Names and values, of several values for one name the last; None for what begins no request.
+
+        Raises `Http2Error`.
+        """
         known = self._known.get(block)
         if known is not None:
             return known
         try:
-            headers = {name.decode(): value.decode("latin-1") for name, value in self._decoder.decode(block, raw=True)}
+            fields = list(self._decoder.decode(block, raw=True))
+            headers = {name.decode(): value.decode("latin-1") for name, value in fields}
         except (HPACKError, UnicodeDecodeError) as exc:
             raise Http2Error(Reason.COMPRESSION_ERROR, f"headers cannot be read: {exc}") from exc
         if not _only_names_places(block):
             self._known.clear()  # the table may have changed, and every place in it
-        elif len(self._known) < REMEMBERED:
+        if not _begins_a_request(fields):
+            return None
+        if len(self._known) < REMEMBERED and _only_names_places(block):
             self._known[block] = headers
         return headers
+
+
+def _begins_a_request(fields: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a POST begins so: RFC 9113, 8.2 and 8.3."""
+    pseudo: dict[bytes, bytes] = {}
+    regular = False
+    for name, value in fields:
+        if name.startswith(b":"):
+            if regular or name not in _PSEUDO or name in pseudo:
+                return False
+            pseudo[name] = value
+        else:
+            regular = True
+            if name != name.lower() or name in _OF_CONNECTIONS or (name == b"te" and value != b"trailers"):
+                return False
+    return pseudo.get(b":method") == b"POST" and bool(pseudo.get(b":scheme")) and bool(pseudo.get(b":path"))
 
 
 def _only_names_places(block: bytes) -> bool:

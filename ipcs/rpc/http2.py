@@ -151,7 +151,7 @@ class Http2Server:
             case Kind.CONTINUATION:
                 if self._block is None:
                     raise Http2Error(Reason.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
-                self._on_headers(stream, self._block[1] | flags, self._block[2] + payload, events)
+                self._on_headers(stream, self._block[1] | flags & END_HEADERS, self._block[2] + payload, events)
             case Kind.WINDOW_UPDATE:
                 self._on_window_update(stream, payload, events)
             case _:
@@ -171,8 +171,13 @@ class Http2Server:
                     self._output.append(framing.frame(Kind.PING, ACK, 0, payload))
             case Kind.PUSH_PROMISE:
                 raise Http2Error(Reason.PROTOCOL_ERROR, "a client cannot push")
+            case Kind.GOAWAY:
+                _check(stream == 0, what="GOAWAY")
+            case Kind.PRIORITY:
+                _check(stream != 0, what="PRIORITY")
+                _check(len(payload) == 5, what="PRIORITY", reason=Reason.FRAME_SIZE_ERROR)
             case _:
-                pass  # GOAWAY, PRIORITY and types still to be invented change nothing here
+                pass  # types still to be invented change nothing here
 
     def _on_headers(self, stream: int, flags: int, block: bytes, events: list[Event]) -> None:
         if len(block) > MAX_HEADER_BLOCK:
@@ -191,8 +196,8 @@ class Http2Server:
         if stream % 2 == 0 or stream <= self._newest:
             raise Http2Error(Reason.PROTOCOL_ERROR, f"stream {stream} cannot begin a call")
         self._newest = stream
-        if self._leaving or len(self._streams) >= MAX_STREAMS:
-            self._output.append(framing.frame(Kind.RST_STREAM, 0, stream, framing.number(Reason.REFUSED_STREAM)))
+        if headers is None or self._leaving or len(self._streams) >= MAX_STREAMS:
+            self._reset(stream, Reason.PROTOCOL_ERROR if headers is None else Reason.REFUSED_STREAM)
             return
         new = self._streams[stream] = _Stream(stream, self._stream_window)
         events.append(Request(stream, headers))
@@ -212,7 +217,7 @@ class Http2Server:
             return  # sent before the client heard that the call had ended
         call.receive_window -= len(payload)
         if call.ended or call.receive_window < 0:
-            self._drop(call, Reason.FLOW_CONTROL_ERROR, events)
+            self._drop(call, Reason.STREAM_CLOSED if call.ended else Reason.FLOW_CONTROL_ERROR, events)
             return
         body = unpadded(flags & framing.PADDED, payload)
         call.receive_window += len(payload) - len(body)
@@ -241,11 +246,12 @@ class Http2Server:
             events.append(Ended(call.id))
 
     def _on_window_update(self, stream: int, payload: bytes, events: list[Event]) -> None:
-        _check(len(payload) == 4 and stream <= self._newest, what="WINDOW_UPDATE")
+        _check(len(payload) == 4, what="WINDOW_UPDATE", reason=Reason.FRAME_SIZE_ERROR)
         more = int.from_bytes(payload, "big") & MAX_WINDOW
+        _check(stream <= self._newest and (more or stream), what="WINDOW_UPDATE")
         if stream == 0:
             self._send_window += more
-            if not more or self._send_window > MAX_WINDOW:
+            if self._send_window > MAX_WINDOW:
                 raise Http2Error(Reason.FLOW_CONTROL_ERROR, "the connection's window does not add up")
             self._pump_all(events)
             return
@@ -254,7 +260,7 @@ class Http2Server:
             return
         call.send_window += more
         if not more or call.send_window > MAX_WINDOW:
-            self._drop(call, Reason.FLOW_CONTROL_ERROR, events)
+            self._drop(call, Reason.FLOW_CONTROL_ERROR if more else Reason.PROTOCOL_ERROR, events)
         elif call.backlog:
             self._pump(call)
             events.append(Drained())
@@ -269,6 +275,8 @@ class Http2Server:
                 for call in self._streams.values():
                     call.send_window += value - self._stream_window
                 self._stream_window = value
+            elif key == Setting.ENABLE_PUSH:
+                _check(value <= 1, what="ENABLE_PUSH")
             elif key == Setting.MAX_FRAME_SIZE:
                 _check(FIRST_FRAME <= value < 1 << 24, what="MAX_FRAME_SIZE")
                 self._frame_size = value
@@ -376,6 +384,6 @@ class Http2Server:
         return framing.frame(Kind.WINDOW_UPDATE, 0, stream, framing.number(more))
 
 
-def _check(good: object, *, what: str) -> None:
+def _check(good: object, *, what: str, reason: Reason = Reason.PROTOCOL_ERROR) -> None:
     if not good:
-        raise Http2Error(Reason.PROTOCOL_ERROR, f"{what} that makes no sense")
+        raise Http2Error(reason, f"{what} that makes no sense")

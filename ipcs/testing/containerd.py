@@ -25,7 +25,7 @@ from typing import IO, Any, Self
 from ..control.client import ControlClient
 
 START_SECONDS = 30.0
-DISCONNECTED = ("connection refused", "connection closed", "transport is closing")
+DISCONNECTED = ("connection refused", "connection closed", "transport is closing", "broken pipe")
 """grpc-go's words for a server that went away."""
 
 STOP_SECONDS = 10.0

@@ -182,7 +182,8 @@ async def test_stopping_is_bounded_and_ends_waiting_calls(tmp_path):
 
 def asking_for(path):
     """A request as grpc-go begins it, for a client whose windows stay as small as they are at first."""
-    block = hpack.Encoder().encode([(":method", "POST"), (":path", path), ("content-type", "application/grpc")])
+    headers = [(":method", "POST"), (":scheme", "http"), (":path", path), ("content-type", "application/grpc")]
+    block = hpack.Encoder().encode(headers)
     return (
         framing.PREFACE
         + framing.settings({})

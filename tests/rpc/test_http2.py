@@ -15,6 +15,7 @@ from ipcs.rpc.framing import (
     HEAD,
     MAX_MESSAGE,
     PADDED,
+    PAIR,
     PREFACE,
     PREFIX,
     Http2Error,
@@ -29,7 +30,8 @@ from ipcs.rpc.framing import (
 from ipcs.rpc.http2 import MAX_STREAMS, STREAM_WINDOW, Http2Server
 from ipcs.rpc.status import Code
 
-HEADERS = [(":method", "POST"), (":path", "/s/M"), ("content-type", "application/grpc"), ("te", "trailers")]
+PSEUDO = [(":method", "POST"), (":scheme", "http"), (":path", "/s/M")]
+HEADERS = [*PSEUDO, ("content-type", "application/grpc"), ("te", "trailers")]
 
 
 class Client:
@@ -236,10 +238,56 @@ def test_headers_that_only_name_places_follow_the_table():
     paths = ["/s/A", "/s/A", "/s/B", "/s/B", "/s/A", "/s/B"]
     heard = []
     for index, path in enumerate(paths):
-        headers = [*HEADERS[:1], (":path", path)]
+        headers = [*PSEUDO[:2], (":path", path)]
         client.say(client.headers(2 * index + 1, end=True, headers=headers))
         heard.append(client.events[-2].headers[":path"])
     assert heard == paths
+
+
+NO_REQUESTS = {
+    "not a POST": [(":method", "GET"), *PSEUDO[1:]],
+    "no method": PSEUDO[1:],
+    "no scheme": [PSEUDO[0], PSEUDO[2]],
+    "no path": PSEUDO[:2],
+    "empty path": [*PSEUDO[:2], (":path", "")],
+    "path twice": [*PSEUDO, (":path", "/s/N")],
+    "pseudo-header of an answer": [*PSEUDO, (":status", "200")],
+    "pseudo-header behind a header": [*PSEUDO[:2], ("te", "trailers"), PSEUDO[2]],
+    "upper case": [*PSEUDO, ("Content-Type", "application/grpc")],
+    "of the connection": [*PSEUDO, ("connection", "close")],
+    "te of another kind": [*PSEUDO, ("te", "gzip")],
+}
+
+
+@pytest.mark.parametrize("name", NO_REQUESTS)
+def test_headers_that_begin_no_request_reset_their_stream_only(name):
+    client = Client()
+    for stream in (1, 3):  # the second time its fields may be in the table
+        client.say(client.headers(stream, headers=NO_REQUESTS[name]))
+        assert client.resets[stream] == Reason.PROTOCOL_ERROR
+    assert client.events == []
+    client.say(client.headers(5, end=True))
+    assert [type(event) for event in client.events] == [Request, Ended]
+
+
+def test_data_behind_the_end_of_a_call_resets_it():
+    client = Client()
+    client.say(client.headers(1, end=True) + frame(Kind.DATA, 0, 1, grpc(b"more")))
+    assert client.resets == {1: Reason.STREAM_CLOSED}
+    assert client.events[-1] == Reset(1)
+
+
+def test_a_window_of_nothing_resets_its_call():
+    client = Client()
+    client.say(client.headers(1) + frame(Kind.WINDOW_UPDATE, 0, 1, number(0)))
+    assert client.resets == {1: Reason.PROTOCOL_ERROR}
+
+
+def test_only_the_end_of_headers_counts_in_a_continuation():
+    client = Client()
+    block = client.encoder.encode(HEADERS)
+    client.say(frame(Kind.HEADERS, 0, 1, block[:5]) + frame(Kind.CONTINUATION, END_HEADERS | END_STREAM, 1, block[5:]))
+    assert [type(event) for event in client.events] == [Request]
 
 
 @pytest.mark.parametrize(
@@ -321,7 +369,12 @@ BROKEN = {
     "padding longer than frame": (frame(Kind.HEADERS, END_HEADERS | PADDED, 1, b"\x09\x82"), Reason.PROTOCOL_ERROR),
     "reset of nothing": (frame(Kind.RST_STREAM, 0, 1, number(0)), Reason.PROTOCOL_ERROR),
     "short settings": (frame(Kind.SETTINGS, 0, 0, b"\0\0\0"), Reason.PROTOCOL_ERROR),
-    "window of nothing": (frame(Kind.WINDOW_UPDATE, 0, 0, number(0)), Reason.FLOW_CONTROL_ERROR),
+    "window of nothing": (frame(Kind.WINDOW_UPDATE, 0, 0, number(0)), Reason.PROTOCOL_ERROR),
+    "short window": (frame(Kind.WINDOW_UPDATE, 0, 0, b"\0\0\1"), Reason.FRAME_SIZE_ERROR),
+    "priority of no stream": (frame(Kind.PRIORITY, 0, 0, bytes(5)), Reason.PROTOCOL_ERROR),
+    "short priority": (frame(Kind.PRIORITY, 0, 1, bytes(4)), Reason.FRAME_SIZE_ERROR),
+    "goodbye of a stream": (frame(Kind.GOAWAY, 0, 1, bytes(8)), Reason.PROTOCOL_ERROR),
+    "push wanted twice": (frame(Kind.SETTINGS, 0, 0, PAIR.pack(Setting.ENABLE_PUSH, 2)), Reason.PROTOCOL_ERROR),
     "window overflow": (frame(Kind.WINDOW_UPDATE, 0, 0, number(2**31 - 1)), Reason.FLOW_CONTROL_ERROR),
     "push": (frame(Kind.PUSH_PROMISE, 0, 1, bytes(4)), Reason.PROTOCOL_ERROR),
     "short ping": (frame(Kind.PING, 0, 0, b"1"), Reason.PROTOCOL_ERROR),
