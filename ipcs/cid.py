@@ -61,8 +61,13 @@ def read_varint(data: Data, offset: int = 0) -> tuple[int, int]:
     raise InvalidArgument("varint is cut off or longer than 9 bytes")
 
 
+_SHORT = [bytes((value,)) for value in range(0x80)]
+
+
 def write_varint(value: int) -> bytes:
     """`value` (>= 0) as an unsigned varint."""
+    if 0 <= value < 0x80:
+        return _SHORT[value]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

@@ -143,9 +143,7 @@ class Client:
                     self._hear(session, peer, Heard.HAS)
                 wanted.append(block)
             elif cid in remote.settled or want is not None:
-                remote.traffic.duplicate_blocks += 1
-                remote.traffic.duplicate_bytes += len(data)
-                remote.unask(cid)
+                remote.repeated(cid, len(data))
             else:
                 unasked += 1
                 unasked_bytes += len(data)

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import Final
 
 from ..block import Data
-from ..cid import Cid, check_cid
-from ..errors import InvalidArgument, RemoteProtocolError
-from .limits import MAX_CID_SIZE, MAX_ENTRIES_PER_MESSAGE, MAX_MESSAGE_SIZE, MAX_PREFIX_SIZE
+from ..errors import RemoteProtocolError
+from .fields import merge, parse_presence, parse_wantlist, varint
+from .limits import MAX_ENTRIES_PER_MESSAGE, MAX_MESSAGE_SIZE, MAX_PREFIX_SIZE
 from .message import Entry, Message, WireBlock
 
 _WANTLIST, _BLOCK_V0, _PAYLOAD, _PRESENCE = 0x0A, 0x12, 0x1A, 0x22
@@ -25,8 +25,6 @@ _PENDING_BYTES = 0x28
 _PREFIX, _DATA = 0x0A, 0x12
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
-_COMMON = (b"\x01\x55\x12\x20", b"\x01\x70\x12\x20")
-_IDENTITY_HASH = 0
 _TRUST_FACTOR: Final = 4
 """A body's buffer is allocated whole once a quarter of it is here; until then its pieces are kept in a list."""
 
@@ -136,17 +134,17 @@ class MessageDecoder:
         """Read one header at `at`; the offset after it (and after its body when that is all here), or -1: cut off."""
         if self._left < 0:
             return self._message_header(chunk, at, end)
-        key, after = _varint(chunk, at, end)
+        key, after = varint(chunk, at, end)
         if after < 0:
             return self._incomplete(end - at)
         wire = key & 7
         if wire == _LENGTH:
-            size, after = _varint(chunk, after, end)
+            size, after = varint(chunk, after, end)
             if after < 0:
                 return self._incomplete(end - at)
             return self._field(key, size, chunk, at, after, end)
         if wire == _VARINT:
-            value, after = _varint(chunk, after, end)
+            value, after = varint(chunk, after, end)
             if after < 0:
                 return self._incomplete(end - at)
             if key == _PENDING_BYTES and self._block_left < 0:
@@ -161,7 +159,7 @@ class MessageDecoder:
         return after
 
     def _message_header(self, chunk: memoryview, at: int, end: int) -> int:
-        size, after = _varint(chunk, at, end)
+        size, after = varint(chunk, at, end)
         if after < 0:
             return -1
         if size > MAX_MESSAGE_SIZE:
@@ -230,13 +228,13 @@ class MessageDecoder:
         self._message.blocks.append(WireBlock(b"", body))
 
     def _on_wantlist(self, body: Data) -> None:
-        self._entries, self._message.full = _parse_wantlist(bytes(body), self._entries)
+        self._entries, self._message.full = parse_wantlist(bytes(body), self._entries)
 
     def _on_presence(self, body: Data) -> None:
         self._count += 1
         if self._count > MAX_ENTRIES_PER_MESSAGE:
             raise RemoteProtocolError(f"more than {MAX_ENTRIES_PER_MESSAGE} presences in one bitswap message")
-        cid, absent = _parse_presence(bytes(body))
+        cid, absent = parse_presence(bytes(body))
         if cid is not None:
             (self._message.dont_haves if absent else self._message.haves).append(cid)
 
@@ -255,131 +253,6 @@ class MessageDecoder:
 
     def _end_message(self) -> Message:
         message = self._message
-        message.entries = _merge(self._entries)
+        message.entries = merge(self._entries)
         self._left, self._count, self._message, self._entries = -1, 0, Message(), []
         return message
-
-
-# -- small messages, parsed whole --------------------------------------------------------------------------------------
-
-
-def _varint(data: memoryview | bytes, at: int, end: int) -> tuple[int, int]:
-    """A protobuf varint: (value, offset after it); the offset is -1 when `end` cuts it off."""
-    if at < end and (byte := data[at]) < 0x80:
-        return byte, at + 1
-    value = shift = 0
-    for position in range(at, min(end, at + 10)):
-        byte = data[position]
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value & 0xFFFFFFFFFFFFFFFF, position + 1
-        shift += 7
-    if end - at >= 10:
-        raise RemoteProtocolError("a varint in a bitswap message is longer than ten bytes")
-    return 0, -1
-
-
-def _fields(data: bytes, at: int, end: int, what: str) -> list[tuple[int, int, int]]:
-    """(key, value or offset of the body, offset of its end) of each field in `data[at:end]`."""
-    found: list[tuple[int, int, int]] = []
-    while at < end:
-        key, at = _varint(data, at, end)
-        wire = key & 7
-        if at >= 0 and wire in (_VARINT, _LENGTH):
-            value, at = _varint(data, at, end)
-            if wire == _LENGTH and at >= 0:
-                value, at = at, at + value
-        elif at >= 0 and wire in (_FIXED64, _FIXED32):
-            value, at = 0, at + (8 if wire == _FIXED64 else 4)
-        elif at >= 0:
-            raise RemoteProtocolError(f"bitswap {what} has a field of wire type {wire}")
-        if at < 0 or at > end:
-            raise RemoteProtocolError(f"bitswap {what} ends within a field")
-        found.append((key, value, at))
-        if len(found) > MAX_ENTRIES_PER_MESSAGE:
-            raise RemoteProtocolError(f"more than {MAX_ENTRIES_PER_MESSAGE} fields in one bitswap {what}")
-    return found
-
-
-def _parse_wantlist(data: bytes, entries: list[Entry]) -> tuple[list[Entry], bool]:
-    """`entries` with those of this Wantlist added (a repeated submessage is merged), and its `full` flag."""
-    full = False
-    for key, value, end in _fields(data, 0, len(data), "wantlist"):
-        if key == 0x0A:
-            entry = _parse_entry(data, value, end)
-            if entry is not None:
-                entries.append(entry)
-        elif key == 0x10:
-            full = value != 0
-    if len(entries) > MAX_ENTRIES_PER_MESSAGE:
-        raise RemoteProtocolError(f"more than {MAX_ENTRIES_PER_MESSAGE} wants in one bitswap message")
-    return entries, full
-
-
-def _parse_entry(data: bytes, at: int, end: int) -> Entry | None:
-    cid: Cid | None = None
-    named = cancel = want_have = send_dont_have = False
-    priority = 0
-    for key, value, stop in _fields(data, at, end, "want"):
-        if key == 0x0A:
-            cid, named = _parse_cid(data[value:stop]), True
-        elif key == 0x10:
-            priority = (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
-        elif key == 0x18:
-            cancel = value != 0
-        elif key == 0x20:  # only 0 is a block; an unknown type is a want-have, as in boxo
-            want_have = value != 0
-        elif key == 0x28:
-            send_dont_have = value != 0
-    if not named:
-        raise RemoteProtocolError("a want in a bitswap message names no CID")
-    return None if cid is None else Entry(cid, priority, cancel, want_have, send_dont_have)
-
-
-def _parse_presence(data: bytes) -> tuple[Cid | None, bool]:
-    cid: Cid | None = None
-    named = absent = False
-    for key, value, stop in _fields(data, 0, len(data), "presence"):
-        if key == 0x0A:
-            cid, named = _parse_cid(data[value:stop]), True
-        elif key == 0x10:
-            absent = value != 0
-    if not named:
-        raise RemoteProtocolError("a presence in a bitswap message names no CID")
-    return cid, absent
-
-
-def _parse_cid(data: bytes) -> Cid | None:
-    """A CID; None for one that is ignored (too long, or identity). Raises for one that cannot be parsed."""
-    if len(data) == 36 and data[:4] in _COMMON:
-        return Cid(data)
-    if len(data) > MAX_CID_SIZE:
-        return None
-    try:
-        cid = check_cid(data)
-    except InvalidArgument as exc:
-        raise RemoteProtocolError(f"a bitswap message holds a malformed CID: {exc.message}") from exc
-    return None if _is_identity(cid) else cid
-
-
-def _is_identity(cid: Cid) -> bool:
-    at = _varint(cid, 1, len(cid))[1]
-    return cid[0] == 1 and cid[at] == _IDENTITY_HASH
-
-
-def _merge(entries: list[Entry]) -> list[Entry]:
-    """One entry a CID (boxo message `addEntry`): flags only turn on, a want-block beats a want-have."""
-    merged: dict[Cid, Entry] = {}
-    for entry in entries:
-        known = merged.get(entry.cid)
-        if known is None:
-            merged[entry.cid] = entry
-            continue
-        merged[entry.cid] = Entry(
-            entry.cid,
-            entry.priority if entry.want_have == known.want_have else known.priority,
-            known.cancel or entry.cancel,
-            known.want_have and entry.want_have,
-            known.send_dont_have or entry.send_dont_have,
-        )
-    return list(merged.values())

@@ -44,6 +44,7 @@ from .events import (
     TimePassed,
 )
 from .limits import (
+    LATE_CANCEL_DELAY,
     MAX_PRESENCES_QUEUED,
     MAX_WANT_MESSAGE_ENTRIES,
     SEND_TIMEOUT_FLOOR,
@@ -80,12 +81,14 @@ class Engine:
         """Peers that may have something to be sent."""
         self._due: dict[tuple[PeerId, Lane], float] = {}
         """Messages that are out, and when they must have left."""
+        self._late: dict[PeerId, float] = {}
+        """Peers for which only late cancels wait, and when these go without another message."""
         self._now = -inf
 
     def next_deadline(self) -> float:
         """The time at which `TimePassed` is due; inf when nothing is."""
         deadline = min(self.client.next_deadline(self._now), self._scheduler.next_deadline, self.server.next_deadline)
-        return min(deadline, *self._due.values()) if self._due else deadline
+        return min(deadline, *self._due.values(), *self._late.values()) if self._due or self._late else deadline
 
     def expects(self, peer: PeerId) -> bool:
         """Whether `peer` was ever asked for anything: blocks from another need not even be hashed."""
@@ -123,6 +126,7 @@ class Engine:
                 self.client.want(event.session, event.cids, reading=event.reading)
             case TimePassed():
                 self._drop_slow_readers(now, actions)
+                self._hurry(now)
             case _:
                 self._membership(event, now, actions)
 
@@ -197,6 +201,7 @@ class Engine:
 
     def _forget_messages(self, peer: PeerId) -> None:
         self._dirty.pop(peer, None)
+        self._late.pop(peer, None)
         for lane in Lane:
             self._due.pop((peer, lane), None)
 
@@ -254,7 +259,7 @@ class Engine:
         dirty, self._dirty = self._dirty, {}
         for peer in dirty:
             if (peer, Lane.CONTROL) not in self._due:
-                message = self._control(peer)
+                message = self._control(peer, now)
                 if message is not None:
                     self._due[peer, Lane.CONTROL] = now + SEND_TIMEOUT_FLOOR
                     actions.append(SendMessage(peer, Lane.CONTROL, message))
@@ -265,11 +270,19 @@ class Engine:
                     self._due[peer, Lane.BLOCKS] = now + SEND_TIMEOUT_FLOOR + ledger.sending / SEND_TIMEOUT_RATE
                     actions.append(SendMessage(peer, Lane.BLOCKS, Message(blocks=blocks)))
 
-    def _control(self, peer: PeerId) -> Message | None:
+    def _hurry(self, now: float) -> None:
+        for peer in [peer for peer, at in self._late.items() if at <= now]:
+            del self._late[peer]
+            self.client.remotes[peer].wantlist.hurry()
+
+    def _control(self, peer: PeerId, now: float) -> Message | None:
         wantlist = self.client.remotes[peer].wantlist
         presences = self.server.ledgers[peer].presences
-        if not wantlist.dirty and not presences:
+        if not wantlist.urgent and not presences:
+            if wantlist.dirty:
+                self._late.setdefault(peer, now + LATE_CANCEL_DELAY)
             return None
+        self._late.pop(peer, None)
         entries, full = wantlist.take(MAX_WANT_MESSAGE_ENTRIES)
         message = Message(entries, full)
         for cid, held in presences.items():

@@ -241,8 +241,8 @@ class Exchange:
             self._unstored -= sum(len(block.data) for block in event.blocks)
         if not event.entries:
             return event
-        sizes = self._store.size_many([multihash_of(entry.cid) for entry in event.entries])
-        return replace(event, sizes=sizes)
+        sizes = iter(self._store.size_many([multihash_of(entry.cid) for entry in event.entries if not entry.cancel]))
+        return replace(event, sizes=[None if entry.cancel else next(sizes) for entry in event.entries])
 
     def _perform(self, action: Action) -> None:
         match action:

@@ -84,6 +84,11 @@ IN_ORDER_WANTS = 32
 RAREST_SAMPLE = 32
 """Announced wants of a peer that are compared for rarity; more costs CPU and gains nothing measurable."""
 
+MAX_LATE_CANCELS = 64
+LATE_CANCEL_DELAY = 0.1
+"""Cancels of want-haves that wait for another message to the same peer, and seconds that they wait at most. Without
+waiting, each block costs a message to every other peer of its session."""
+
 MAX_SESSION_PEERS = 32
 """Peers one session trades with: announcements cost about 111 bytes x peers for each block (strategy f3, k16/32)."""
 

@@ -158,6 +158,13 @@ class Remote:
         if not self.asks:
             self._idle_since = now
 
+    def repeated(self, cid: Cid, size: int) -> None:
+        """A block came from here that was needed once and is no more; so this peer holds no want for it any longer."""
+        self.traffic.duplicate_blocks += 1
+        self.traffic.duplicate_bytes += size
+        self.unask(cid)
+        self.wantlist.answered(cid)
+
     def _sample(self, size: int, now: float) -> None:
         self._sample_bytes += size
         elapsed = now - self._sample_start

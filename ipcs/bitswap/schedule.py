@@ -17,6 +17,7 @@ A want-block is never at two peers except by rule 4.
 
 from __future__ import annotations
 
+from itertools import islice
 from math import inf
 from typing import Protocol
 
@@ -144,28 +145,21 @@ class Scheduler:
         source = member.available or (member.dormant if remote.stalled else {})
         if not source or not self._may_ask(remote, now):
             return
-        while source and remote.room(now) and self._permitted(remote, now):
-            want = self._choose(session, source)
-            if want is None:
-                return
-            if source is member.dormant:
-                member.dormant.pop(want.cid)
-            self._ask(want, session, remote, now, alone=len(want.holders) < 2)
+        while wants := self._choose(session, source):
+            for want in wants:
+                if source is member.dormant:
+                    member.dormant.pop(want.cid)
+                self._ask(want, session, remote, now, alone=len(want.holders) < 2)
+                if not (remote.room(now) and self._permitted(remote, now)):
+                    return
 
-    def _choose(self, session: Session, source: dict[Cid, Want]) -> Want | None:
-        for want in session.in_order():
-            if want.cid in source and want.unasked:
-                return want
-        best: Want | None = None
-        rarity = inf
-        for count, want in enumerate(source.values()):
-            if count >= RAREST_SAMPLE:
-                break
-            if want.unasked:
-                score = len(want.holders) + self._rng.random()
-                if score < rarity:
-                    best, rarity = want, score
-        return best
+    def _choose(self, session: Session, source: dict[Cid, Want]) -> list[Want]:
+        """The next wants to ask for, best first; empty when `source` has no more."""
+        first = [want for want in session.in_order() if want.cid in source and want.unasked]
+        if first:
+            return first
+        sample = [want for want in islice(source.values(), RAREST_SAMPLE) if want.unasked]
+        return sorted(sample, key=lambda want: len(want.holders) + self._rng.random())
 
     # -- rule 3 --------------------------------------------------------------------------------------------------------
 

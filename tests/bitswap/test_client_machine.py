@@ -96,7 +96,12 @@ MUTANTS = [
         "session.drop(want)",
         "session.drop(want); break",
     ),
-    Mutant("a cancel is forgotten", Wantlist, "cancel", "cid in self.sent", "False"),
+    Mutant("a cancel is forgotten", Wantlist, "cancel", "known is None", "True"),
+    Mutant("the cancel of a want-block waits", Wantlist, "cancel", "known.want_have", "True"),
+    Mutant(
+        "a want that a peer met unasked is held to be there", Remote, "repeated", "self.wantlist.answered(cid)", "pass"
+    ),
+    Mutant("a cancel waits for ever", Engine, "_hurry", "self.client.remotes[peer].wantlist.hurry()", "pass"),
     Mutant("a late answer counts as unasked", Remote, "remember", "self.settled[cid] = None", "return"),
     Mutant("bytes in flight leak", Remote, "unask", "self.in_flight -= ask.size", "pass"),
     Mutant("the timer of a quiet peer is lost", Client, "next_deadline", "remote.quiet_until > now", "False"),
@@ -144,4 +149,4 @@ def test_client_against_scripted_peers_at_length():
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_planted_faults_are_caught(mutant):
     with mutant.planted(), pytest.raises(Exception):  # noqa: B017, PT011 - failing in any way is what is asked
-        run(600, (Phase.generate,))
+        run(1000, (Phase.generate,))

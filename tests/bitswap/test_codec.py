@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from libp2p.bitswap.pb import bitswap_pb2
 
 from ipcs.bitswap.decoder import MessageDecoder
+from ipcs.bitswap.fields import parse_any_entry, parse_common_entry
 from ipcs.bitswap.limits import MAX_ENTRIES_PER_MESSAGE, MAX_MESSAGE_SIZE
 from ipcs.bitswap.message import PRIORITY_MAX, Entry, Message, WireBlock, encode
 from ipcs.bitswap.network import PROTOCOLS
@@ -148,6 +149,31 @@ def test_any_chunking_gives_the_same_messages(sent, step):
     assert decoder.between_messages
     assert [plain(message) for message in whole] == [plain(message) for message in sent]
     assert joined(pieces) == joined(whole)
+
+
+ends = st.sampled_from([b"", b"\x18\x01", b"\x20\x01", b"\x28\x01", b"\x20\x01\x28\x01"]) | st.binary(max_size=8)
+priorities = st.just(b"") | st.integers(0, 2**64 - 1).map(lambda value: b"\x10" + write_varint(value))
+
+
+@settings(deadline=None)
+@given(priorities, ends, st.integers(0, 50), st.binary(max_size=4))
+def test_the_quick_way_to_read_an_entry_agrees_with_the_general_one(priority, end, cut, behind):
+    entry = b"\x0a\x24" + RAW_CID + priority + end
+    data, stop = entry + behind, len(entry) - min(cut, len(entry)) if cut % 2 else len(entry)
+    quick = parse_common_entry(data, 0, stop)
+    if quick is not None:
+        assert quick == parse_any_entry(data, 0, stop)
+
+
+def test_the_entries_of_boxo_and_ours_are_read_the_quick_way():
+    for entry in (
+        Entry(RAW_CID, 0, cancel=True),
+        Entry(RAW_CID, want_have=True, send_dont_have=True),
+        Entry(RAW_CID, send_dont_have=True),
+        Entry(RAW_CID, 1),
+    ):
+        data = wire(Message([entry]))[5:]  # behind the lengths of message, wantlist and entry
+        assert parse_common_entry(data, 0, len(data)) == entry
 
 
 @settings(deadline=None)
