@@ -32,7 +32,7 @@ from .content.origin import parse_origin
 from .control.parts import NodeParts
 from .control.server import control_service
 from .errors import FailedPrecondition, InvalidArgument, IpcsError, Unavailable
-from .net.address import parse_with_peer
+from .net.address import parse, parse_with_peer
 from .net.bootstrap import keep_connected
 from .net.host import Host, HostConfig, open_host
 from .net.identity import load_or_create
@@ -119,6 +119,8 @@ async def open_node(config: NodeConfig) -> AsyncIterator[Node]:
 def _check_addresses(config: NodeConfig) -> None:
     for address in config.bootstrap:
         parse_with_peer(address)
+    for address in config.listen:
+        parse(address)
     public = [address for address in config.listen if not address.startswith(LOOPBACK)]
     if public and not config.open:
         raise InvalidArgument(

@@ -71,7 +71,7 @@ async def test_after_kill_9_the_repo_and_the_stale_socket_are_taken_over(tmp_pat
     ("flags", "words"),
     [
         (["--listen", "/ip4/0.0.0.0/tcp/0"], "--open"),
-        (["--listen", "nonsense"], "nonsense"),
+        (["--listen", "nonsense"], "'nonsense' is not a multiaddr"),
         (["--bootstrap", "/ip4/127.0.0.1/tcp/1"], "/p2p/"),
         (["--socket", "/proc/nowhere/ipcs.sock"], "/proc/nowhere/ipcs.sock"),
         (["--repo", "/proc/nowhere"], "/proc/nowhere"),
