@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,7 @@ LAYERS = (30_000_000, 6_000_000, 42_000_000, 81_000_000, 93_000_000, 68_000_000)
 """Sizes of the layers of a golang image, in bytes."""
 
 IPCS, BUILT_IN, GO_PROXY = "ipcs", "built-in", "Go proxy"
+PAIRS = ((IPCS, BUILT_IN), (GO_PROXY, BUILT_IN), (IPCS, GO_PROXY))
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,11 @@ class Clock:
         self._seconds.setdefault((what, name), []).append(time.perf_counter() - began)
         self._cpu.setdefault((what, name), []).append(one.cpu() - used)
 
-    def rows(self, names: Mapping[str, Contender]) -> Iterator[Row]:
-        """Ratios of each contender to the others."""
-        pairs = [(IPCS, BUILT_IN), (GO_PROXY, BUILT_IN), (IPCS, GO_PROXY)]
+    def rows(self, pairs: Sequence[tuple[str, str]] = PAIRS) -> Iterator[Row]:
+        """The ratios of `pairs` of contenders, as far as those took part."""
         for what in dict.fromkeys(what for what, _ in self._seconds):
             for over, under in pairs:
-                if over in names and under in names:
+                if (what, over) in self._seconds and (what, under) in self._seconds:
                     seconds = self._seconds[what, over], self._seconds[what, under]
                     yield ratio(what, seconds, "s", (over, under), (self._cpu[what, over], self._cpu[what, under]))
 
@@ -114,7 +114,7 @@ def bench_ctr(directory: Path, rounds: int, _image: str | None) -> Iterator[Row]
                 )
                 clock.time("ctr content get of 296 MB", name, one, get)
                 one.containerd.ctr("content", "rm", digest)
-        yield from clock.rows(all_of_them)
+        yield from clock.rows()
 
 
 def _run_with_input(argv: list[str], path: Path) -> None:
@@ -144,46 +144,45 @@ def bench_pull(directory: Path, rounds: int, image: str | None) -> Iterator[Row]
                 what = "pull and unpack" if number else "the same, the first of all"
                 clock.time(what, name, one, partial(one.containerd.pull, reference))
                 one.containerd.ctr("images", "rm", "--sync", reference)
-        yield from clock.rows(all_of_them)
+        yield from clock.rows()
 
 
 def bench_adopt(directory: Path, rounds: int, image: str | None) -> Iterator[Row]:
-    """An image from a peer, until every blob is verified here, beside the same pull from the registry."""
-    fetched: dict[str, list[float]] = {"swarm": [], "off": []}
-    whole: dict[str, list[float]] = {"swarm": [], "off": []}
-    with Registry(directory / "r") as registry:
+    """An image from a peer, until every blob is verified here, beside the same from the registry with `--adopt off`."""
+    clock = Clock()
+    modes = {PEER: "swarm", REGISTRY: "off"}
+    with Registry(directory / "r") as registry, NodeProcess(directory / "a") as a:
         reference = push(registry, image)
-        way_back = ("--origin", f"127.0.0.1=http://{registry.address}")
-        with NodeProcess(directory / "a") as a, Containerd(directory / "ca", a.socket) as ca:
+        with Containerd(directory / "ca", a.socket) as ca:
             ca.ctr("content", "fetch", "--plain-http", reference)
-            for number in range(rounds):
-                for adopt in ("swarm", "off") if number % 2 else ("off", "swarm"):
-                    place = directory / f"{adopt}{number}"
-                    api = ("--containerd", str(place / "c" / "c.sock"), *way_back)
+        for number in range(rounds):
+            for name in sorted(modes, reverse=bool(number % 2)):
+                for what, command in ADOPTING.items():
+                    place = directory / "b"
+                    origin = ("--origin", f"127.0.0.1=http://{registry.address}")
+                    api = ("--adopt", modes[name], "--containerd", str(place / "c" / "c.sock"), *origin)
                     with (
-                        NodeProcess(place / "n", "--adopt", adopt, *api, bootstrap=[a.address]) as b,
+                        NodeProcess(place / "n", *api, bootstrap=[a.address]) as b,
                         Containerd(place / "c", b.socket) as cb,
                     ):
                         b.wait_for_peers(1)
-                        fetch = _timed(partial(_fetch, cb, b, reference))
-                        fetched[adopt].append(fetch)
-                        whole[adopt].append(fetch + _timed(partial(cb.pull, reference)))
-                        cb.ctr("images", "rm", "--sync", reference)
+                        work = partial(_get_verified, cb, b, *command, "--plain-http", reference)
+                        clock.time(what, name, Contender(cb, b), work)
+                        cb.ctr("images", "rm", "--sync", reference)  # and its snapshots
                     shutil.rmtree(place)
-    names = ("from a peer", "from the registry")
-    yield ratio("fetch until every blob is verified, unpack excluded", (fetched["swarm"], fetched["off"]), "s", names)
-    yield ratio("the same with unpack", (whole["swarm"], whole["off"]), "s", names)
+    yield from clock.rows([(PEER, REGISTRY)])
 
 
-def _fetch(containerd: Containerd, node: NodeProcess, reference: str) -> None:
-    containerd.ctr("content", "fetch", "--plain-http", reference)
+PEER, REGISTRY = "from a peer", "from the registry"
+ADOPTING = {
+    "every blob here and verified, without unpack": ("content", "fetch"),
+    "every blob here and verified, with unpack": ("images", "pull"),
+}
+"""What is timed: the ctr command of each."""
+
+
+def _get_verified(containerd: Containerd, node: NodeProcess, *command: str) -> None:
+    containerd.ctr(*command)
     with ControlClient(node.socket) as client:
         while client.call("stat")["adoption"]["promises_open"]:
             time.sleep(0.02)
-
-
-def _timed(work: Callable[[], object]) -> float:
-    subprocess.run(["sync"], check=True)
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
