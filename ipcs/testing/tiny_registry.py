@@ -27,14 +27,20 @@ _NAMELESS_TOKEN = "opens-nothing"
 
 
 class Guard(enum.Enum):
-    """How a registry keeps strangers out; `CREDENTIALS` open each."""
+    """What a registry asks for before it gives anything; `CREDENTIALS` open each."""
 
+    ANYBODY = "anybody"
+    """A token that its token server gives to anybody: public repositories of Docker Hub."""
     BASIC = "basic"
     """A challenge for a password."""
     TOKEN = "token"
     """A token server that asks for a password."""
     NAMELESS_TOKEN = "nameless token"
-    """A token server that gives a token to anybody, which opens nothing without a password: as Docker Hub does."""
+    """A token server that gives a token to anybody, which opens nothing without a password: as for private ones."""
+
+
+PRIVATE = (Guard.BASIC, Guard.TOKEN, Guard.NAMELESS_TOKEN)
+"""Guards that let no stranger in."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +52,16 @@ class Served:
     status: int
     first: int
     sent: int
+    authorized: bool = False
+    """Whether the request carried credentials of any kind."""
 
 
 class TinyRegistry:
     """Serves images read-only. A context manager; `address` is host:port, plain HTTP on loopback.
 
     `rate` is the uplink in bytes a second for all clients together, 0 for none. While `blobs_fail` is set, blobs (not
-    manifests) answer 503; while `guard` is set, everything but the token server asks for `CREDENTIALS`.
+    manifests) answer 503; while `guard` is set, everything is behind it; while `storage` is, blobs are redirected to
+    that host:port; while `ranges` is not, they are sent from their first byte whatever was asked for.
     """
 
     def __init__(self, images: Mapping[str, Image], rate: float = 0) -> None:
@@ -60,6 +69,8 @@ class TinyRegistry:
         self.rate = rate
         self.blobs_fail = False
         self.guard: Guard | None = None
+        self.storage = ""
+        self.ranges = True
         self.served: list[Served] = []
         self._lock = threading.Lock()
         self._free_at = 0.0
@@ -106,20 +117,21 @@ class TinyRegistry:
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         """One request, in its own thread."""
-        status, kind, data = self._find(request.path)
-        if _is_token(request):
-            token = _TOKEN if request.headers.get("Authorization") == _basic() else _NAMELESS_TOKEN
-            status, kind, data = 200, "application/json", json.dumps({"token": token}).encode()
+        status, kind, data = self._find(request)
+        challenge = self._challenge(request)
         first = 0
-        if "Range" in request.headers and status == 200:
+        if challenge:
+            status, kind, data = 401, "application/json", b"{}"
+        elif self.storage and "/blobs/" in request.path:
+            status, data = 307, b""
+        elif "Range" in request.headers and status == 200 and self.ranges:
             first = int(request.headers["Range"].removeprefix("bytes=").split("-")[0])
             status = 206
-        challenge = self._challenge(request)
-        if challenge:
-            status, kind, data, first = 401, "application/json", b"{}", 0
         request.send_response(status)
         if challenge:
             request.send_header("WWW-Authenticate", challenge)
+        if status == 307:
+            request.send_header("Location", f"http://{self.storage}{request.path}")
         request.send_header("Content-Type", kind)
         request.send_header("Content-Length", str(len(data) - first))
         if status == 206:
@@ -127,22 +139,27 @@ class TinyRegistry:
         if "/manifests/" in request.path and status == 200:
             request.send_header("Docker-Content-Digest", sha256_digest(data))
         request.end_headers()
+        sent = self._send(request, data[first:])
+        known = "Authorization" in request.headers
+        self.served.append(Served(request.command, request.path, status, first, sent, known))
+
+    def _send(self, request: BaseHTTPRequestHandler, body: bytes) -> int:
+        """How many bytes went out before the client left."""
         sent = 0
         try:
             if request.command == "GET":
-                for at in range(first, len(data), _PIECE):
-                    self._throttle(min(_PIECE, len(data) - at))
-                    request.wfile.write(data[at : at + _PIECE])
-                    sent = at + _PIECE - first
-        except OSError:  # the client went away
+                for at in range(0, len(body), _PIECE):
+                    self._throttle(min(_PIECE, len(body) - at))
+                    request.wfile.write(body[at : at + _PIECE])
+                    sent = min(at + _PIECE, len(body))
+        except OSError:
             request.close_connection = True
-        finally:
-            self.served.append(Served(request.command, request.path, status, first, min(sent, len(data) - first)))
+        return sent
 
     def _challenge(self, request: BaseHTTPRequestHandler) -> str:
         """What a request without the right credentials is asked for; nothing when it has them."""
         given = request.headers.get("Authorization", "")
-        if self.guard is None or (_is_token(request) and self.guard is Guard.NAMELESS_TOKEN):
+        if self.guard is None or (_is_token(request) and self.guard in (Guard.ANYBODY, Guard.NAMELESS_TOKEN)):
             return ""
         if self.guard is Guard.BASIC or _is_token(request):
             return "" if given == _basic() else 'Basic realm="registry"'
@@ -151,7 +168,12 @@ class TinyRegistry:
             "" if given == f"Bearer {_TOKEN}" else f'Bearer realm="{realm}",service="tiny",scope="repository:img:pull"'
         )
 
-    def _find(self, path: str) -> tuple[int, str, bytes]:
+    def _find(self, request: BaseHTTPRequestHandler) -> tuple[int, str, bytes]:
+        path = request.path
+        if _is_token(request):
+            opens = self.guard is Guard.ANYBODY or request.headers.get("Authorization") == _basic()
+            token = _TOKEN if opens else _NAMELESS_TOKEN
+            return 200, "application/json", json.dumps({"token": token}).encode()
         if path.rstrip("/") == "/v2":
             return 200, "application/json", b"{}"
         found = re.fullmatch(r"/v2/(.+)/(manifests|blobs)/([^/]+)", path)

@@ -21,7 +21,7 @@ from ipcs.testing.images import Image, build_image
 from ipcs.testing.liars import lie, store_dag
 from ipcs.testing.members import label_store, member, short_directory
 from ipcs.testing.net import until
-from ipcs.testing.tiny_registry import Guard, TinyRegistry
+from ipcs.testing.tiny_registry import PRIVATE, Guard, TinyRegistry
 from ipcs.unixfs.profile import PROXY_2020
 from ipcs.unixfs.walk import links_of
 
@@ -90,7 +90,7 @@ async def test_without_a_way_back_only_what_is_whole_is_shown(image):
         assert b.store.blobs.get(layer).verified
 
 
-@pytest.mark.parametrize("guard", Guard)
+@pytest.mark.parametrize("guard", PRIVATE)
 async def test_a_private_repository_is_no_way_back(image, caplog, guard):
     """containerd could pull from it with its credentials; we could not keep a promise from it."""
     async with label_store() as labels:
