@@ -76,6 +76,9 @@ heard is one that takes the whole from the registry, too.
 ROUNDS = 10
 """Times that peers are looked for before that; each who failed once is not tried again."""
 
+FORGET_LIMIT = 5.0
+"""Seconds that containerd gets to forget a broken promise, while its readers wait for the bad news."""
+
 WANTED_FOR = 10.0
 """Seconds after its manifest was seen in which a layer counts as about to be pulled."""
 
@@ -327,21 +330,24 @@ class Adoption:
         self._start(f"banning {peer}", self._fetcher.ban, peer, f"claimed a wrong DAG for {digest}")
 
     async def _break(self, promise: Promise, arrival: Arrival, why: str) -> None:
-        """Nobody has it: say so to who reads it, and have containerd forget it."""
+        """Nobody has it: have containerd forget it, then say so to who reads it, for that may pull again at once."""
         digest = promise.digest
+        self._counts.promises_broken += 1
+        log.error("promise of %s broken: %s", digest, why)
+        advice = "it was taken out of containerd's metadata, pull again"
+        try:
+            with trio.fail_after(FORGET_LIMIT):
+                await trio.to_thread.run_sync(self._forget, digest, abandon_on_cancel=True)  # type: ignore[call-arg]
+        except Exception as exc:  # noqa: BLE001 - the last thing done for this promise; nothing else must suffer
+            advice = f"it stays in containerd's metadata ({exc}): run `ctr content rm {digest}` and pull again"
+            log.error("%s: %s", digest, advice)
         arrival.fail(
             NotFound(
                 f"content {digest} was promised by peers that are gone, and its registry did not give it either "
-                f"({why}); it was taken out of containerd's metadata, pull again",
+                f"({why}); {advice}",
                 subject=digest,
             )
         )
-        self._counts.promises_broken += 1
-        log.error("promise of %s broken: %s", digest, why)
-        try:
-            await trio.to_thread.run_sync(self._forget, digest)
-        except Exception as exc:  # noqa: BLE001 - the last thing done for this promise; nothing else must suffer
-            log.error("%s stays in containerd's metadata: %s; run `ctr content rm %s`", digest, exc, digest)
 
     def _forget(self, digest: str) -> None:
         self._content.delete(digest)

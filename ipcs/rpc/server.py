@@ -19,6 +19,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -78,7 +79,11 @@ async def serve(path: Path, handlers: Handlers, *, threads: int = THREADS) -> As
             await trio.to_thread.run_sync(listener.leave)
             bridge.close()
             await trio.to_thread.run_sync(listener.close)
-        pool.shutdown(wait=False, cancel_futures=True)
+            # What handlers clean up, as an open ingest, needs what the caller closes next.
+            with trio.move_on_after(STOP_LIMIT):
+                await trio.to_thread.run_sync(  # type: ignore[call-arg]  # trio-typing lags behind trio
+                    partial(pool.shutdown, cancel_futures=True), abandon_on_cancel=True
+                )
 
 
 class _Listener:

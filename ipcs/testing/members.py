@@ -13,6 +13,7 @@ from typing import TypeVar
 import trio
 
 from ..bitswap.exchange import Exchange, open_exchange
+from ..bitswap.limits import Config as ExchangeConfig
 from ..content.adoption import Mode
 from ..content.client import RemoteContent
 from ..content.containerd import NAMESPACES
@@ -91,6 +92,7 @@ async def member(
     peers: Sequence[Member] = (),
     store: Store | None = None,
     directory: Path | None = None,
+    exchange_config: ExchangeConfig | None = None,
 ) -> AsyncIterator[Member]:
     """A member with the identity of `name`, connected to `peers`; `store` and `directory` survive it if given."""
     with short_directory() as own:
@@ -98,7 +100,7 @@ async def member(
         config = FacadeConfig(directory or own / "ingests", mode, containerd)
         async with (
             open_test_host(name) as host,
-            open_exchange(host, kept.blocks) as exchange,
+            open_exchange(host, kept.blocks, exchange_config) as exchange,
             open_facade(config, kept, host, exchange) as facade,
             serve(own / "s", facade.service.handlers),
         ):

@@ -14,7 +14,7 @@ import trio
 from ipcs import errors
 from ipcs.rpc import framing
 from ipcs.rpc.bridge import Bridge
-from ipcs.rpc.call import streaming, unary
+from ipcs.rpc.call import duplex, streaming, unary
 from ipcs.rpc.framing import MAX_MESSAGE
 from ipcs.rpc.server import serve
 from ipcs.rpc.status import STATUS, Code, status_of
@@ -180,7 +180,7 @@ async def test_stopping_is_bounded_and_ends_waiting_calls(tmp_path):
             await trio.lowlevel.checkpoint()
 
 
-def asking_for(path):
+def asking_for(path, *, end=True):
     """A request as grpc-go begins it, for a client whose windows stay as small as they are at first."""
     headers = [(":method", "POST"), (":scheme", "http"), (":path", path), ("content-type", "application/grpc")]
     block = hpack.Encoder().encode(headers)
@@ -188,7 +188,7 @@ def asking_for(path):
         framing.PREFACE
         + framing.settings({})
         + framing.frame(framing.Kind.HEADERS, framing.END_HEADERS, 1, block)
-        + framing.frame(framing.Kind.DATA, framing.END_STREAM, 1, framing.message_head(0))
+        + framing.frame(framing.Kind.DATA, framing.END_STREAM if end else 0, 1, framing.message_head(0))
     )
 
 
@@ -253,3 +253,40 @@ async def test_what_is_quick_is_answered_by_the_reading_thread(tmp_path):
         assert await call(tmp_path / "s", "Quick", b"") == b"slow"
         assert names[0] == "ipcs-rpc-connection"
         assert names[1] != names[0]
+
+
+async def test_the_server_ends_after_its_handlers(tmp_path):
+    """What handlers clean up (an open ingest, made durable) needs what is closed behind the server."""
+    begun, cleaning, may_end = threading.Event(), threading.Event(), threading.Event()
+    left = trio.Event()
+
+    def handler(requests, _call):
+        try:
+            for _ in requests:
+                begun.set()
+            yield b""
+        finally:
+            cleaning.set()
+            may_end.wait(10)
+
+    def client():
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(tmp_path / "s"))
+            sock.sendall(asking_for(f"/{SERVICE}/Stay", end=False))
+            while sock.recv(1 << 16):
+                pass  # stays on the line until the server hangs up
+
+    async def serve_until_begun():
+        async with serve(tmp_path / "s", lambda bridge: {f"/{SERVICE}/Stay": duplex(handler)}):
+            nursery.start_soon(trio.to_thread.run_sync, client)
+            await trio.to_thread.run_sync(begun.wait, 10)
+        left.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_until_begun)
+        await trio.to_thread.run_sync(cleaning.wait, 10)
+        with trio.move_on_after(0.5):  # as long as a right server waits here, it waits for the handler
+            await left.wait()
+        early = left.is_set()
+        may_end.set()
+    assert not early, "serve returned while a handler was still cleaning up"
