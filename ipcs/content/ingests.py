@@ -88,10 +88,11 @@ class Ingests:
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="ipcs-rehash")
-        for ref in journals(directory):
-            entry = Entry(Journal(directory, ref), store.hold(), clock(), Status(ref))
-            self._entries[ref] = entry
-            self._worker.submit(self._rebuild, ref, entry)
+        for saved in journals(directory):
+            status = Status(saved.ref, 0, saved.total, saved.expected, saved.started_at, saved.updated_at)
+            entry = Entry(Journal(directory, saved.ref), store.hold(), clock(), status)
+            self._entries[saved.ref] = entry
+            self._worker.submit(self._rebuild, saved.ref, entry)
 
     def open(self, ref: str, total: int, expected: str) -> Writer:
         """A writer that holds the lock of `ref`; see `ContentStore.writer`."""

@@ -21,7 +21,7 @@ import shutil
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -34,7 +34,7 @@ _DIGEST = 32
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A journal as read back. Times in ns since the epoch."""
+    """A journal as read back. Times in ns since the epoch; `leaves` are left out where only the header was read."""
 
     ref: str
     total: int
@@ -90,19 +90,11 @@ class Journal:
 
     def load(self) -> Saved:
         """Read back what an earlier process left. Raises `ValueError` when the header cannot be read."""
-        header = json.loads((self.path / "header").read_text())
+        header = _header(self.path)
         self._open()
         raw = os.pread(self._leaves, os.fstat(self._leaves).st_size, 0)
         whole = len(raw) - len(raw) % _DIGEST
-        leaves = [sha256_multihash(raw[at : at + _DIGEST]) for at in range(0, whole, _DIGEST)]
-        return Saved(
-            str(header["ref"]),
-            int(header["total"]),
-            str(header["expected"]),
-            int(header["started_at"]),
-            os.fstat(self._leaves).st_mtime_ns,
-            leaves,
-        )
+        return replace(header, leaves=[sha256_multihash(raw[at : at + _DIGEST]) for at in range(0, whole, _DIGEST)])
 
     def resume(self, leaves: int, updated_at: int) -> bytes:
         """Go on behind the first `leaves` leaves: forget what follows them, return the tail found there."""
@@ -153,12 +145,25 @@ def _frames(raw: bytes) -> tuple[bytes, int]:
     return b"".join(parts), at
 
 
-def journals(root: Path) -> list[str]:
-    """Refs of the journals under `root`; remains without a header are removed."""
-    refs: list[str] = []
+def _header(path: Path) -> Saved:
+    """Raises `FileNotFoundError` when there is no journal, `ValueError` or `KeyError` for one that cannot be read."""
+    header = json.loads((path / "header").read_text())
+    return Saved(
+        str(header["ref"]),
+        int(header["total"]),
+        str(header["expected"]),
+        int(header["started_at"]),
+        (path / "leaves").stat().st_mtime_ns,
+        (),
+    )
+
+
+def journals(root: Path) -> list[Saved]:
+    """Headers of the journals under `root`; remains without one are removed."""
+    found: list[Saved] = []
     for path in sorted(root.iterdir()) if root.exists() else []:
         try:
-            refs.append(str(json.loads((path / "header").read_text())["ref"]))
+            found.append(_header(path))
         except (FileNotFoundError, ValueError, KeyError):
             shutil.rmtree(path, ignore_errors=True)
-    return refs
+    return found

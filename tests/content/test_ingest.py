@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ipcs.block import make_block
 from ipcs.content.ingest import Ingest
-from ipcs.content.journal import Journal, journals
+from ipcs.content.journal import Journal, Saved, journals
 from ipcs.errors import FailedPrecondition, OutOfRange
 from ipcs.unixfs.profile import Profile
 
@@ -210,11 +210,12 @@ def test_power_loss_shortens_but_never_lies(tmp_path_factory, data):
 def test_journals_are_listed_and_remains_removed(tmp_path):
     assert journals(tmp_path / "absent") == []
     for ref in ("a", "b/c:d@e"):
-        Journal(tmp_path, ref).begin(ref, 0, "", 1)
+        Journal(tmp_path, ref).begin(ref, 9, "e", 1)
     (tmp_path / "remains").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "header").write_text("{")
-    assert sorted(journals(tmp_path)) == ["a", "b/c:d@e"]
+    found = sorted(journals(tmp_path), key=lambda saved: saved.ref)
+    assert found == [Saved(ref, 9, "e", 1, 1, ()) for ref in ("a", "b/c:d@e")]
     assert len(list(tmp_path.iterdir())) == 2
 
 
