@@ -87,6 +87,9 @@ class NodeConfig:
     durability: Literal["commit", "none"] = "commit"
     """Whether a commit waits for the disk; see docs/storage-format.md, "Durability"."""
 
+    hash_on_read: bool = False
+    """Whether each block read from the store is hashed again, for disks that one does not trust."""
+
     @property
     def socket_path(self) -> Path:
         """Where the services listen."""

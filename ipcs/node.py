@@ -93,7 +93,7 @@ async def open_node(config: NodeConfig) -> AsyncIterator[Node]:
     _check_addresses(config)
     with _locked_repo(config.repo):
         identity = load_or_create(config.repo / "identity.key")
-        store_options = StoreOptions(storage_max=config.storage_max, durability=config.durability)
+        store_options = StoreOptions(config.storage_max, config.durability, config.hash_on_read)
         with open_store(config.repo / "store", links_of, store_options) as store:
             host_config = HostConfig(identity=identity, listen=config.listen, agent=AGENT)
             exchange_config = ExchangeConfig(upload_rate=config.upload_rate or inf)
@@ -222,6 +222,11 @@ def _parser() -> argparse.ArgumentParser:
         default="commit",
         help="commit: a committed blob and a reference survive power loss; none: a crash of the node only",
     )
+    parser.add_argument(
+        "--hash-on-read",
+        action="store_true",
+        help="hash each block again when it is read: one that rotted on the disk is put aside and fetched anew",
+    )
     parser.add_argument("--json", action="store_true", help="print the ready line as JSON")
     return parser
 
@@ -240,6 +245,7 @@ def config_of(args: argparse.Namespace, environ: Mapping[str, str]) -> NodeConfi
         storage_max=args.storage_max,
         upload_rate=args.upload_rate,
         durability=args.durability,
+        hash_on_read=args.hash_on_read,
     )
 
 
