@@ -153,7 +153,8 @@ def _locked_repo(repo: Path) -> Iterator[None]:
         yield
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `python -m ipcs.node`."""
     parser = argparse.ArgumentParser(
         prog="python -m ipcs.node",
         description=_ABOUT,
@@ -272,7 +273,7 @@ def _tell_systemd(state: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """`python -m ipcs.node`; its exit code."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     keep_buffers()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     # py-libp2p reports every peer that goes away as an error, several times; ipcs.net says what matters of it.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from ipcs import cli
+from ipcs import cli, node
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
 
@@ -33,12 +34,21 @@ def page() -> str:
     """The whole page."""
     exit_codes = " ".join((cli.__doc__ or "").partition("\n\n")[2].split())
     parts = [HEAD, exit_codes, "\n"]
+    parts += _section("python -m ipcs.node", node.build_parser())
     for name, parser in commands(cli.build_parser()):
-        parts.append(f"\n## {name}\n\n{parser.description}\n\n| argument | |\n| --- | --- |\n")
-        parts += [_row(action) for action in parser._actions if not isinstance(action, argparse._HelpAction)]
-        example = (parser.epilog or "").removeprefix("example:\n").strip()
-        parts.append(f"\n    {example}\n")
+        parts += _section(name, parser)
     return "".join(parts)
+
+
+def _section(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
+    description = (parser.description or "").strip()
+    yield f"\n## {name}\n\n{description}\n\n| argument | |\n| --- | --- |\n"
+    for action in parser._actions:
+        if not isinstance(action, argparse._HelpAction):
+            yield _row(action)
+    example, *more = (parser.epilog or "").partition(":\n")[2].strip("\n").split("\n\n")
+    yield f"\n{textwrap.indent(textwrap.dedent(example), '    ')}\n"
+    yield from (f"\n{paragraph.strip()}\n" for paragraph in more)
 
 
 def _row(action: argparse.Action) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from ipcs.cid import sha256_multihash
 from ipcs.config import NodeConfig
-from ipcs.node import _parser, config_of, open_node
+from ipcs.node import build_parser, config_of, open_node
 
 LEAF = 256 * 1024
 
@@ -16,7 +16,7 @@ LEAF = 256 * 1024
 @pytest.mark.parametrize("flags", [[], ["--hash-on-read"]], ids=["trusted", "hashed"])
 async def test_a_rotten_block_is_put_aside_only_where_reads_are_hashed(tmp_path, flags):
     args = ["--repo", str(tmp_path / "repo"), "--listen", "/ip4/127.0.0.1/tcp/0", *flags]
-    config: NodeConfig = config_of(_parser().parse_args(args), {})
+    config: NodeConfig = config_of(build_parser().parse_args(args), {})
     data = random.Random(1).randbytes(3 * LEAF)
     path = tmp_path / "file"
     path.write_bytes(data)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ipcs.node import _parser, config_of
+from ipcs.node import build_parser, config_of
 
 UNIT = Path(__file__).parents[2] / "deploy" / "systemd" / "ipcs.service"
 
@@ -25,7 +25,7 @@ def test_the_command_line_of_the_unit_is_understood():
     program, dash_m, module, *options = shlex.split(unit["Service"]["ExecStart"])
     assert (Path(program).name, dash_m, module) == ("python3", "-m", "ipcs.node")
     assert options.pop() == "$IPCS_OPTIONS"
-    config = config_of(_parser().parse_args(options), {})
+    config = config_of(build_parser().parse_args(options), {})
     # systemd makes these directories, and removes the first at the stop.
     assert config.socket == Path("/run") / unit["Service"]["RuntimeDirectory"] / "ipcs.sock"
     assert config.repo == Path("/var/lib") / unit["Service"]["StateDirectory"]
