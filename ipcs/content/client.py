@@ -18,15 +18,13 @@ import grpc
 from .. import errors
 from ..block import Data
 from ..rpc.framing import MAX_MESSAGE
-from ..rpc.status import STATUS
+from ..rpc.status import ERRORS
 from . import wire
 from .descriptor import Info, Status
 from .wire import ReadRequest, WriteAction, WriteRequest
 
 TIMEOUT = 30.0
 """Seconds for one call that moves no bulk."""
-
-_ERRORS = {int(status): error for error, status in reversed(STATUS.items())}
 
 
 @contextmanager
@@ -39,7 +37,7 @@ def translated(subject: str) -> Iterator[None]:
         # UNAVAILABLE is a locked ref when a server said so, and no server at all otherwise.
         if code is grpc.StatusCode.UNAVAILABLE and "locked" not in details:
             raise errors.FailedPrecondition(f"no answer: {details}", subject=subject) from exc
-        raise _ERRORS.get(code.value[0], errors.RemoteProtocolError)(details or code.name, subject=subject) from exc
+        raise ERRORS.get(code.value[0], errors.RemoteProtocolError)(details or code.name, subject=subject) from exc
 
 
 class RemoteContent:

@@ -16,6 +16,7 @@ import grpc
 
 from .. import errors
 from ..block import Data
+from ..rpc.status import ERRORS, Code
 from .frames import SERVICE, Frame, decode, encode
 
 MAX_MESSAGE = 16 * 1024 * 1024
@@ -24,16 +25,8 @@ MAX_MESSAGE = 16 * 1024 * 1024
 DEADLINE_MARGIN = 2.0
 """Seconds after which a node that does not even report its own timeout is given up."""
 
-_ERRORS: dict[grpc.StatusCode, type[errors.IpcsError]] = {
-    grpc.StatusCode.NOT_FOUND: errors.NotFound,
-    grpc.StatusCode.ALREADY_EXISTS: errors.AlreadyExists,
-    grpc.StatusCode.FAILED_PRECONDITION: errors.FailedPrecondition,
-    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidArgument,
-    grpc.StatusCode.OUT_OF_RANGE: errors.OutOfRange,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.ResourceExhausted,
-    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
-    grpc.StatusCode.DATA_LOSS: errors.StoreCorrupt,
-}
+_ERRORS = {**ERRORS, Code.DATA_LOSS: errors.StoreCorrupt}
+"""Commands read what is in the store; a peer's wrong bytes never come this far."""
 
 
 def _is_closed_to_us(path: str) -> bool:
@@ -117,7 +110,8 @@ class ControlClient:
             return errors.FailedPrecondition(
                 f"the node on {self._path} does not know {method!r}: it runs another version of ipcs", subject=method
             )
-        return _ERRORS.get(code, errors.IpcsError)(details, subject=method)
+        kind: type[errors.IpcsError] = _ERRORS.get(code.value[0], errors.IpcsError)
+        return kind(details, subject=method)
 
     def __enter__(self) -> ControlClient:
         return self

@@ -46,6 +46,9 @@ STATUS: dict[type[errors.IpcsError], Code] = {
 }
 """An error has the code of its nearest class here."""
 
+ERRORS: dict[int, type[errors.IpcsError]] = {int(code): error for error, code in reversed(STATUS.items())}
+"""What a code means to a client: of several classes that have it, the first."""
+
 
 def status_of(error: errors.IpcsError) -> Code:
     """The code for `error`: that of its nearest class in `STATUS`."""
