@@ -76,7 +76,7 @@ def test_server_against_scripted_peers_at_length():
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_planted_faults_are_caught(mutant):
     with mutant.planted(), pytest.raises(Exception):  # noqa: B017, PT011 - failing in any way is what is asked
-        run(600, (Phase.generate,))
+        run(3000, (Phase.generate,))
 
 
 @pytest.mark.parametrize("found", [True, False], ids=["read", "vanished"])
