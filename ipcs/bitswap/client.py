@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from math import inf
 
 from ..block import Block
-from ..cid import Cid, PeerId
+from ..cid import RAW, Cid, PeerId, codec_of
 from .events import DeliverBlocks
 from .limits import Config
 from .message import PRIORITY_STANDING, Entry
@@ -138,7 +138,7 @@ class Client:
                 if was_stalled:
                     self._revive(peer)
                 for session in want.sessions:
-                    session.measure(len(data))
+                    session.measure(len(data), leaf=codec_of(cid) == RAW)
                     session.last_progress = now
                     self._hear(session, peer, Heard.HAS)
                 wanted.append(block)

@@ -154,9 +154,9 @@ class Session:
         """Expected size of one of its blocks, in bytes."""
         return int(self._estimate)
 
-    def measure(self, size: int) -> None:
-        """Learn from the size of a block that arrived."""
-        if size > self._estimate or not self._measured:
+    def measure(self, size: int, *, leaf: bool) -> None:
+        """Learn from the size of a block that arrived; that of an inner node says little about the leaves below it."""
+        if size > self._estimate or (leaf and not self._measured):
             self._estimate, self._measured = float(max(size, 1)), True
         else:
             self._estimate += (size - self._estimate) * 0.05
