@@ -1,6 +1,7 @@
 """The systemd unit that operators install: what it starts exists, and systemd has nothing to say against it."""
 
 import configparser
+import os
 import shlex
 import shutil
 import subprocess
@@ -40,7 +41,10 @@ def test_systemd_never_gives_the_node_up():
 
 def test_systemd_reads_it_without_complaint():
     if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze NOT HERE: the unit was only read by us")
+        why = "systemd-analyze NOT HERE: the unit was only read by us"
+        if os.environ.get("CI") == "true":
+            pytest.fail(why)
+        pytest.skip(why)
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", UNIT], capture_output=True, text=True, timeout=60)
     complaints = [line for line in done.stderr.splitlines() if UNIT.name in line]
     assert complaints == []
