@@ -115,7 +115,7 @@ def main() -> None:
     chosen = [CONTENDERS[name] for name in names]
     planned = [(one, [each for each in chosen if takes_part(each, one, full=args.full)]) for one in scenarios]
     planned = [(one, taking) for one, taking in planned if taking]
-    record = Record(" ".join(sys.argv), [])
+    record = Record(" ".join(["python -m benchmarks.data_path", *sys.argv[1:]]), [])
     trio.run(measure, planned, rounds, args.disk, record, args.json)
     print(f"written to {args.json}")
 

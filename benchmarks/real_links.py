@@ -188,7 +188,7 @@ def main() -> None:
     links = [link for link in LINKS if args.only in link.name]
     progress = Progress([PREPARE_SECONDS + args.rounds * (NODE_SECONDS + 2 * link.least_seconds) for link in links])
     print(f"{len(links)} links, about {progress.left / 60:.0f} minutes")
-    record = Record(" ".join(sys.argv), [])
+    record = Record(" ".join(["python -m benchmarks.real_links", *sys.argv[1:]]), [])
     try:
         for link in links:
             record.results.extend(trio.run(compare, link, args.rounds))

@@ -362,7 +362,7 @@ class Adoption:
         async def run() -> None:
             try:
                 await work(*args)
-            except Exception:
+            except Exception:  # a bug here costs one adoption, not the node
                 log.exception("%s failed in a way that nobody foresaw", what)
 
         self._nursery.start_soon(run)

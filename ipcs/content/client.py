@@ -135,7 +135,7 @@ class RemoteWriter:
         self._last = Status(ref)
         try:
             self._ask(WriteRequest(WriteAction.STAT, ref, total, expected))
-        except BaseException:
+        except BaseException:  # whatever ended it, nobody has the writer yet to close it
             self.close()
             raise
 

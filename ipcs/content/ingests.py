@@ -109,7 +109,7 @@ class Ingests:
         writer = Writer(self, entry)
         try:
             writer.reopen(total, expected)
-        except BaseException:
+        except BaseException:  # whatever ended it, the ref must not stay locked
             writer.close()
             raise
         return writer
@@ -339,7 +339,7 @@ class Writer:
         try:
             with full_disk(self.ref):
                 yield
-        except BaseException:
+        except BaseException:  # an interrupt in here leaves as much undone as an error
             self._is_broken = True
             raise
 

@@ -246,7 +246,7 @@ def open_store(
     datastore = LevelDBDatastore(path / "index")
     try:
         return Store(datastore, DiskDirectory(path / "blocks"), links_of, options or StoreOptions(), on_withdraw)
-    except BaseException:
+    except BaseException:  # whatever ended it, LevelDB's lock must not stay
         datastore.close()
         raise
 

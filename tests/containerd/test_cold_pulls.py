@@ -117,6 +117,7 @@ def test_the_leader_killed_half_way_and_the_others_are_right(pair, image):
             assert (ended == 0) == (member is not leader), pulling.log()
         ratio = origin.blob_bytes() / image.size
         print(f"registry sent {ratio:.2f} of the image, the leader killed half-way")  # noqa: T201 - the figure, with -s
+        assert ratio <= AIM
         for member in members:
             if member is not leader:
                 assert_right(member, image)
